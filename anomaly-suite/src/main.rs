@@ -1,0 +1,2 @@
+//! `anomaly-suite`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `isolde-bench`.
+fn main() {}

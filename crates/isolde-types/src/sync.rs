@@ -1,0 +1,75 @@
+//! The seam for concurrency: every latch, atomic and thread of the engine comes from here.
+//!
+//! Ordinary builds use parking_lot and the standard library. With `--cfg shuttle` everything comes
+//! from shuttle, with `--cfg loom` from loom, so that those tools can drive every interleaving of
+//! the code that uses this module. `Arc` is the standard one everywhere.
+
+pub use std::sync::{Arc, Weak};
+
+#[cfg(not(any(shuttle, loom)))]
+mod imp {
+    pub use std::hint::spin_loop;
+    pub use std::sync::atomic;
+    pub use std::thread;
+
+    pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+}
+
+#[cfg(any(shuttle, loom))]
+mod imp {
+    #[cfg(loom)]
+    use loom as backend;
+    #[cfg(shuttle)]
+    use shuttle as backend;
+
+    pub use backend::sync::atomic;
+    pub use backend::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+    pub use backend::thread;
+
+    /// Lets another thread run: a model checker must not spin.
+    pub fn spin_loop() {
+        thread::yield_now();
+    }
+
+    /// A latch with parking_lot's interface over the model checker's.
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(backend::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub fn new(value: T) -> Self {
+            Mutex(backend::sync::Mutex::new(value))
+        }
+
+        pub fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+
+        pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+
+        pub fn into_inner(self) -> T {
+            self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+    }
+
+    /// A readers-writer latch with parking_lot's interface over the model checker's.
+    #[derive(Debug, Default)]
+    pub struct RwLock<T>(backend::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub fn new(value: T) -> Self {
+            RwLock(backend::sync::RwLock::new(value))
+        }
+
+        pub fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+
+        pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+    }
+}
+
+pub use imp::*;
