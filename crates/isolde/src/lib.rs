@@ -1,1 +1,77 @@
-//! isolde
+//! Isolde: an embedded transactional key-value store **where you choose the isolation level, see
+//! what it costs, and can prove what it allows**.
+//!
+//! ```
+//! use isolde::{Db, Isolation, Mode};
+//!
+//! # fn main() -> isolde::Result<()> {
+//! let db = Db::builder().in_memory().open()?;
+//! db.put("alice", 10_i64.to_be_bytes())?;
+//!
+//! // A body: begun, run, committed, and retried on conflict. Serializable unless you say otherwise.
+//! db.transact(|t| {
+//!     t.increment("alice", -3)?;
+//!     t.increment("bob", 3)
+//! })?;
+//!
+//! // Any level and mode, per transaction, mixed freely in one database.
+//! let total = db.txn().isolation(Isolation::Snapshot).mode(Mode::Optimistic).read_only().run(|t| {
+//!     t.scan(..).try_fold(0, |sum, row| {
+//!         let (_, value) = row?;
+//!         Ok::<_, isolde::Error>(sum + i64::from_be_bytes(value[..].try_into().unwrap_or_default()))
+//!     })
+//! })?;
+//! assert_eq!(total, 10);
+//! # Ok(()) }
+//! ```
+//!
+//! # Choosing a level
+//!
+//! | you need | choose | why |
+//! | --- | --- | --- |
+//! | not to think about it | serializable (the default) | as if transactions ran one after another |
+//! | counters | [`Txn::increment`] at any level | blind increments never lose each other, and never abort |
+//! | reports over a consistent state | any level from repeatable read up, [`TxnBuilder::read_only`] | one snapshot, no locks, no aborts |
+//! | few conflicts | optimistic | nothing waits; a loser is retried |
+//! | hot keys, long transactions | pessimistic | waiting beats redoing |
+//!
+//! What each level lets through, in each mode, is not for this page to claim: run `anomaly-suite`.
+//!
+//! # Blocking
+//!
+//! Reads are in memory. Only locks are waited for, fairly, in the order of arrival, and a deadlock is
+//! found when it arises; see [`Deadlocks`].
+
+mod batch;
+mod builder;
+mod db;
+mod engine;
+mod error;
+mod isolation;
+#[cfg(feature = "record")]
+mod recorder;
+mod retry;
+mod stats;
+#[doc(hidden)]
+pub mod step;
+mod txn;
+
+pub use batch::WriteBatch;
+pub use builder::{Builder, TxnBuilder};
+pub use bytes::Bytes;
+pub use db::Db;
+pub use engine::commit::Commit;
+pub use engine::write::{Cas, Savepoint};
+pub use error::{
+    Conflict, ConflictKind, Deadlock, Error, ErrorKind, KeyText, LockWait, MergeError, Result, RetriesExhausted,
+    TooLarge, TxnSummary, Wound,
+};
+pub use isolde_locks::{DeadlockReport, Deadlocks, LockView, Victim, WaitsForView};
+pub use isolde_types::{
+    Anomaly, Clock, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, Span, SystemClock, Ts, TxnId, prefix,
+};
+#[cfg(feature = "record")]
+pub use recorder::Recorder;
+pub use retry::{RetryEvent, RetryPolicy};
+pub use stats::{Stats, TxnInfo};
+pub use txn::{Call, Keys, Scan, Txn};

@@ -1,0 +1,375 @@
+//! The database handle: one-liners, bodies with retry, and a look inside.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use bytes::Bytes;
+use isolde_locks::{DeadlockReport, LockView, WaitsForView};
+use isolde_mvcc::ReadAt;
+use isolde_types::sync::Arc;
+use isolde_types::sync::atomic::Ordering;
+use isolde_types::{Isolation, Key, KeyRange, Mode, Ts, TxnId};
+
+use crate::batch::WriteBatch;
+use crate::builder::{Builder, TxnBuilder};
+use crate::engine::commit::Commit;
+use crate::engine::write::Cas;
+use crate::engine::{Begin, Core};
+use crate::error::{Error, Result};
+use crate::retry::{Attempts, pause};
+use crate::stats::{Stats, TxnInfo};
+use crate::txn::Txn;
+
+/// A database. Cloning gives another handle to the same one.
+///
+/// It lives as long as a handle, a transaction or an iterator of it does; dropping the last handle
+/// while transactions are open is safe.
+///
+/// ```
+/// use isolde::Db;
+/// # fn main() -> isolde::Result<()> {
+/// let db = Db::builder().in_memory().open()?;
+/// db.put("alice", 10_i64.to_be_bytes())?;
+/// let left = db.transact(|t| {
+///     t.increment("alice", -3)?;
+///     t.increment("bob", 3)?;
+///     t.get("alice")
+/// })?;
+/// assert_eq!(left.as_deref(), Some(&7_i64.to_be_bytes()[..]));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Db {
+    core: Arc<Core>,
+}
+
+impl Db {
+    /// Options for a database.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(core: Arc<Core>) -> Db {
+        Db { core }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Options for one transaction: level, mode, label, read-only.
+    pub fn txn(&self) -> TxnBuilder<'_> {
+        TxnBuilder::new(self)
+    }
+
+    /// Begins a transaction at the database's level and mode. Never waits.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn begin(&self) -> Result<Txn> {
+        self.txn().begin()
+    }
+
+    /// Begins, runs `body`, commits, and retries on conflict; see [`TxnBuilder::run`], which is the
+    /// same for bodies with an error type of their own.
+    ///
+    /// # Errors
+    /// The body's own error; `RetriesExhausted` when no attempt came through.
+    pub fn transact<T>(&self, body: impl Fn(&Txn) -> Result<T>) -> Result<T> {
+        self.txn().run(body)
+    }
+
+    pub(crate) fn run_body<T, E: From<Error>>(
+        &self,
+        begin: Begin,
+        body: impl Fn(&Txn) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempts = Attempts::new(&self.core, begin);
+        let mut pending_age = None;
+        loop {
+            let txn = match self.begin_with(&attempts.begin) {
+                Ok(txn) => Txn::new(txn),
+                Err(error) => {
+                    let age = pending_age.unwrap_or(u64::MAX);
+                    pause(attempts.after(&self.core, error, age)?);
+                    continue;
+                }
+            };
+            let inner = Arc::clone(txn.inner());
+            let outcome = {
+                let _inside = InBody::of(&self.core);
+                body(&txn)
+            };
+            let error = match outcome {
+                Ok(value) => match txn.commit() {
+                    Ok(_) => return Ok(value),
+                    Err(error) => error,
+                },
+                Err(own) => {
+                    txn.rollback();
+                    inner.take_retryable().ok_or(own)?
+                }
+            };
+            let age = inner.age();
+            pending_age = Some(age);
+            pause(attempts.after(&self.core, error, age)?);
+        }
+    }
+
+    // --- one-liners, each its own transaction --------------------------------------------------
+
+    /// The committed value of a key. Never waits.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.check_open()?;
+        if self.core.tap.is_open() {
+            return self.txn().read_only().run(|t| t.get(key.as_ref()));
+        }
+        // One key at one instant is serializable by itself: no transaction is needed.
+        let view = self.core.views.register(&self.core.timeline);
+        let record = self.core.find(key.as_ref());
+        Ok(record.and_then(|record| record.0.read(ReadAt::At(view.ts()), None).value))
+    }
+
+    /// Whether a key is present. Never waits.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.get(key).map(|value| value.is_some())
+    }
+
+    /// Sets a key; a transaction of its own, retried.
+    ///
+    /// # Errors
+    /// As [`Txn::put`] and [`transact`](Db::transact).
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let value = Bytes::copy_from_slice(value.as_ref());
+        self.transact(|t| t.put_bytes(key.as_ref(), value.clone()))
+    }
+
+    /// Sets a key that is absent; a transaction of its own, retried.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; as [`Txn::insert`] and [`transact`](Db::transact).
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.transact(|t| t.insert(key.as_ref(), value.as_ref()))
+    }
+
+    /// Deletes a key, present or not; a transaction of its own, retried.
+    ///
+    /// # Errors
+    /// As [`Txn::delete`] and [`transact`](Db::transact).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.transact(|t| t.delete(key.as_ref()))
+    }
+
+    /// Adds to a counter; a transaction of its own, retried.
+    ///
+    /// # Errors
+    /// As [`Txn::increment`] and [`transact`](Db::transact).
+    pub fn increment(&self, key: impl AsRef<[u8]>, by: i64) -> Result<()> {
+        self.transact(|t| t.increment(key.as_ref(), by))
+    }
+
+    /// Merges an operand; a transaction of its own, retried.
+    ///
+    /// # Errors
+    /// As [`Txn::merge`] and [`transact`](Db::transact).
+    pub fn merge(&self, operator: &str, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<()> {
+        self.transact(|t| t.merge(operator, key.as_ref(), operand.as_ref()))
+    }
+
+    /// Sets a key if it has the expected value; a transaction of its own, retried.
+    ///
+    /// # Errors
+    /// As [`Txn::compare_and_set`] and [`transact`](Db::transact).
+    pub fn compare_and_set(&self, key: impl AsRef<[u8]>, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<Cas> {
+        self.transact(|t| t.compare_and_set(key.as_ref(), expected, new))
+    }
+
+    /// Sets a key to what `update` makes of its value; a transaction of its own, retried. Gives the
+    /// value before.
+    ///
+    /// # Errors
+    /// As [`Txn::fetch_update`] and [`transact`](Db::transact).
+    pub fn fetch_update(
+        &self,
+        key: impl AsRef<[u8]>,
+        update: impl Fn(Option<&[u8]>) -> Option<Bytes>,
+    ) -> Result<Option<Bytes>> {
+        self.transact(|t| t.fetch_update(key.as_ref(), &update))
+    }
+
+    /// The first row of a span.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn first(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+        self.snapshot()?.first(span)
+    }
+
+    /// The last row of a span.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn last(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+        self.snapshot()?.last(span)
+    }
+
+    /// Applies a batch: all of it, or nothing; a transaction of its own, retried.
+    ///
+    /// # Errors
+    /// As the operations in it and [`transact`](Db::transact).
+    pub fn apply(&self, batch: &WriteBatch) -> Result<()> {
+        self.transact(|t| batch.apply_to(t))
+    }
+
+    /// A read-only transaction on the state that is visible now.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn snapshot(&self) -> Result<Txn> {
+        self.txn().isolation(Isolation::Snapshot).mode(Mode::Optimistic).read_only().begin()
+    }
+
+    // --- looking inside ------------------------------------------------------------------------
+
+    /// Figures about this database since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.core)
+    }
+
+    /// The active transactions, oldest first.
+    #[must_use]
+    pub fn transactions(&self) -> Vec<TxnInfo> {
+        TxnInfo::all(&self.core)
+    }
+
+    /// Who holds and awaits which locks, at one instant: a table, JSON, or DOT.
+    #[must_use]
+    pub fn locks(&self) -> LockView {
+        self.core.locks.locks()
+    }
+
+    /// Who waits for whom, at one instant: a table, JSON, or DOT.
+    #[must_use]
+    pub fn waits_for(&self) -> WaitsForView {
+        self.core.locks.waits_for()
+    }
+
+    /// The last 64 deadlocks, oldest first.
+    #[must_use]
+    pub fn recent_deadlocks(&self) -> Vec<Arc<DeadlockReport>> {
+        self.core.locks.recent_deadlocks()
+    }
+
+    /// Drops every version and record that nobody can see.
+    ///
+    /// An in-memory database collects on the side of commits; this does all of it now, in time
+    /// proportional to the number of keys. Other calls go on meanwhile. What an open snapshot still
+    /// sees stays.
+    pub fn collect(&self) {
+        self.core.collect();
+    }
+
+    /// Verifies the database's own invariants: order and agreement of the indexes, order and
+    /// uniqueness of versions, and that a database without transactions holds no lock and no view.
+    ///
+    /// For tests and for suspicion; it looks at everything. Call it while nothing else runs.
+    ///
+    /// # Errors
+    /// What is broken, in words.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        self.core.store.check(self.core.timeline.visible())?;
+        if !self.core.registry.active().is_empty() {
+            return Ok(());
+        }
+        let locks = self.core.locks.locks();
+        if !locks.is_empty() {
+            return Err(format!("no transaction is active, but locks are held:\n{locks}"));
+        }
+        match self.core.views.count() {
+            0 => Ok(()),
+            views => Err(format!("no transaction is active, but {views} views are registered")),
+        }
+    }
+
+    /// Closes the database for all handles: open transactions are rolled back, later calls fail with
+    /// `Closed`.
+    ///
+    /// # Errors
+    /// `Unsupported` from inside a transaction body of this thread: the body could not go on.
+    pub fn close(&self) -> Result<()> {
+        if InBody::is_inside(&self.core) {
+            return Err(Error::Unsupported("close from inside a transaction body: return from it first"));
+        }
+        self.core.closed.store(true, Ordering::Release);
+        for txn in self.core.registry.active() {
+            txn.roll_back();
+        }
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.core.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// The state that a transaction begun now would see.
+    #[must_use]
+    pub fn visible_ts(&self) -> Ts {
+        self.core.timeline.visible()
+    }
+
+    /// Rolls back an active transaction, whoever has it; `false` if there is none of that identity.
+    /// Its owner's next call fails with `TransactionEnded`.
+    pub fn kill(&self, id: TxnId) -> bool {
+        let found = self.core.registry.active().into_iter().find(|txn| txn.known_id() == Some(id));
+        found.inspect(|txn| txn.roll_back()).is_some()
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Db({} {}, visible {})", self.core.config.isolation, self.core.config.mode, self.visible_ts())
+    }
+}
+
+const _: () = {
+    const fn shared<T: Clone + Send + Sync + 'static>() {}
+    shared::<Db>();
+    const fn sent<T: Send + Sync>() {}
+    sent::<Commit>();
+};
+
+thread_local! {
+    /// The databases of the bodies that this thread is inside of.
+    static BODIES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// This thread is inside a body of a database, until dropped.
+struct InBody;
+
+impl InBody {
+    fn of(core: &Arc<Core>) -> InBody {
+        BODIES.with(|bodies| bodies.borrow_mut().push(address(core)));
+        InBody
+    }
+
+    fn is_inside(core: &Arc<Core>) -> bool {
+        BODIES.with(|bodies| bodies.borrow().contains(&address(core)))
+    }
+}
+
+impl Drop for InBody {
+    fn drop(&mut self) {
+        BODIES.with(|bodies| bodies.borrow_mut().pop());
+    }
+}
+
+fn address(core: &Arc<Core>) -> usize {
+    Arc::as_ptr(core).addr()
+}

@@ -1,0 +1,251 @@
+//! The commit, step for step.
+//!
+//! ```text
+//! 1 lock      X-lock the write set, in key order (pessimistic: held already)
+//! 2 install   resolve blind changes; the writes stand in their records as in-flight versions
+//! 3 order     commit_ts = next, and the status says so before the sequencer is left
+//! 4 certify   does what the policy asks still hold at commit_ts?
+//! 5 finalize  the status flips to committed: all versions at once; visible_ts moves over the
+//!             finished prefix
+//! 6 release   locks go, waiters wake, in queue order
+//! 7 visible   wait until visible_ts has reached commit_ts; then, and only then, acknowledge
+//! ```
+//!
+//! Steps 2 to 6 are one function without an await: a commit can be pending only while it drains,
+//! in step 1 and in step 7. Dropped before step 2 it rolls back; dropped in step 7 it is committed.
+//! A transaction with nothing left to certify does 3 and 5 in one visit to the sequencer.
+
+use bytes::Bytes;
+use isolde_locks::{Owner, Purpose};
+use isolde_mvcc::{Outcome, ReadAt, Status, View, Wakers};
+use isolde_types::sync::Arc;
+use isolde_types::{Key, LockMode, Ts, mutant};
+
+use super::certify::{Lost, ReadSet};
+use super::txn::{Body, RollbackOnDrop};
+use super::wait::Wait;
+use super::{RecordRef, TxnInner};
+use crate::error::{Error, Result, Wound};
+use crate::isolation::{WriteCheck, WriteTiming};
+
+/// A commit that succeeded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Commit {
+    /// The place in the commit order; for a transaction that wrote nothing, the state that it is
+    /// known to be visible with.
+    pub ts: Ts,
+}
+
+/// A version to be committed, and where.
+struct Installed {
+    record: RecordRef,
+    tombstone: bool,
+}
+
+impl TxnInner {
+    /// Commits; see the module.
+    pub async fn commit(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
+        self.begin_ending()?;
+        let guard = RollbackOnDrop(self);
+        self.drained(wait).await;
+        if self.wrote_and_marked_nothing() {
+            std::mem::forget(guard);
+            return Ok(self.end_without_writes());
+        }
+        self.lock_write_set(wait).await?;
+        let ts = self.decide()?;
+        std::mem::forget(guard);
+        self.visible(wait, ts).await;
+        let resolved = std::mem::take(&mut self.body().resolved);
+        self.core.tap.commit(self, Some(ts), resolved);
+        Ok(Commit { ts })
+    }
+
+    fn wrote_and_marked_nothing(&self) -> bool {
+        let body = self.body();
+        body.writes.is_empty() && !body.reads.marked
+    }
+
+    /// It is serial where it read: nothing to lock, order or certify.
+    fn end_without_writes(&self) -> Commit {
+        let ts = if self.policy.has_snapshot() { self.read_ts() } else { self.core.timeline.visible() };
+        self.core.tap.commit(self, None, Vec::new());
+        self.leave_everything(|counts| counts.committed += 1);
+        Commit { ts }
+    }
+
+    /// Step 1.
+    async fn lock_write_set(self: &Arc<Self>, wait: &Wait) -> Result<()> {
+        if self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit() {
+            return Ok(());
+        }
+        let keys: Vec<Key> = self.body().writes.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let record = self.lock_key(wait, &key, LockMode::Exclusive, Purpose::Write).await?;
+            self.body().placeholders.push(record);
+        }
+        Ok(())
+    }
+
+    /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
+    fn decide(self: &Arc<Self>) -> Result<Ts> {
+        let mut body = self.body();
+        let status = self.status(&mut body);
+        let owner = TxnInner::owner_if_any(&body);
+        self.check_writes(&mut body, &status)?;
+        let mut installed = Vec::with_capacity(body.writes.len());
+        if mutant!("publish-before-installed") {
+            let (ts, wakers) = self.core.timeline.commit_at_once(&status);
+            wakers.wake();
+            self.install(&mut body, &status, &mut installed)?;
+            drop(body);
+            return Ok(self.after_flip(ts, &status, installed, owner));
+        }
+        self.install(&mut body, &status, &mut installed)?;
+        protect(self, owner.as_deref())?;
+        let reads = std::mem::take(&mut body.reads);
+        drop(body);
+        if mutant!("release-before-flip")
+            && let Some(owner) = &owner
+        {
+            self.core.locks.release_all(owner);
+        }
+        let (ts, wakers) = self.order_and_certify(&status, &reads)?;
+        self.remember(ts);
+        let ts = self.after_flip(ts, &status, installed, owner);
+        wakers.wake();
+        Ok(ts)
+    }
+
+    /// Step 2, first half: what can be known before the commit timestamp.
+    fn check_writes(&self, body: &mut Body, status: &Arc<Status>) -> Result<()> {
+        let Body { writes, reads, .. } = body;
+        let checks = self.policy.write_check == WriteCheck::NotNewerThanSnapshot;
+        for (key, write) in
+            writes.iter().filter(|(_, write)| checks && (!write.pending.is_blind() || reads.read_anything))
+        {
+            if let Some(record) = write.record.clone().or_else(|| self.core.find(key)) {
+                self.check_not_newer(&record, self.newest_under_lock(&record, Some(status)))?;
+            }
+        }
+        let early = mutant!("certify-before-ordering") && !reads.is_empty();
+        if early {
+            reads.certify(&self.core, Ts::MAX, status).map_err(|lost| self.lost(lost))?;
+            *reads = ReadSet::default();
+            return Ok(());
+        }
+        if mutant!("skip-point-certification") || super::write::unlocked_optimistic_commit() {
+            return Ok(());
+        }
+        // Whoever reads and writes a key has it locked: one look now is enough.
+        reads.certify_covered(&self.core, status, |key| writes.get(key).is_some()).map_err(|lost| self.lost(lost))
+    }
+
+    /// Step 2, second half: every write becomes an in-flight version of its record.
+    fn install(&self, body: &mut Body, status: &Arc<Status>, installed: &mut Vec<Installed>) -> Result<()> {
+        let redact = self.core.config.redact;
+        let mut resolved: Vec<(Key, Bytes)> = Vec::new();
+        for (key, write) in body.writes.iter_mut() {
+            let record = match &write.record {
+                Some(record) => record.clone(),
+                None => RecordRef(self.core.store.find_or_create(key)),
+            };
+            let base = if write.pending.is_blind() { record.0.read(ReadAt::Newest, Some(status)).value } else { None };
+            let value = write.pending.resolve(key, base.as_deref(), redact)?;
+            self.core.check_value(value.as_deref().unwrap_or_default())?;
+            if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
+                resolved.push((key.clone(), value.clone()));
+            }
+            let tombstone = value.is_none();
+            if self.policy.writes == WriteTiming::AtCommit {
+                write.record = Some(record.clone());
+                record.0.install(status, write.seq, value);
+            }
+            installed.push(Installed { record, tombstone });
+        }
+        body.resolved.append(&mut resolved);
+        Ok(())
+    }
+
+    /// Steps 3 to 5.
+    fn order_and_certify(self: &Arc<Self>, status: &Arc<Status>, reads: &ReadSet) -> Result<(Ts, Wakers)> {
+        let timeline = &self.core.timeline;
+        if reads.is_empty() {
+            return Ok(timeline.commit_at_once(status));
+        }
+        let ts = timeline.order(status);
+        let guard = AbortOrdered { txn: self, status };
+        let certified = reads.certify(&self.core, ts, status);
+        std::mem::forget(guard);
+        match certified {
+            Ok(()) => Ok((ts, timeline.finalize(status, Outcome::Committed))),
+            Err(lost) => {
+                timeline.finalize(status, Outcome::Aborted).wake();
+                Err(self.lost(lost))
+            }
+        }
+    }
+
+    fn lost(&self, lost: Lost) -> Error {
+        self.core.registry.count(|counts| counts.conflicts += 1);
+        self.conflict(lost.kind, &lost.key, lost.span.as_ref(), lost.as_of, lost.latest)
+    }
+
+    fn remember(&self, ts: Ts) {
+        self.core.recent.remember(ts, self.id(), self.label.clone());
+    }
+
+    /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
+    fn after_flip(
+        &self,
+        ts: Ts,
+        status: &Arc<Status>,
+        installed: Vec<Installed>,
+        owner: Option<Arc<Owner<RecordRef>>>,
+    ) -> Ts {
+        let live = self.core.views.cached_live(&self.core.timeline);
+        for write in &installed {
+            write.record.0.settle(ts, status, &live);
+        }
+        drop(owner);
+        for write in installed.iter().filter(|write| write.tombstone) {
+            self.core.store.note_garbage(&write.record.0);
+        }
+        self.leave_everything(|counts| counts.committed += 1);
+        self.core.after_commit();
+        ts
+    }
+
+    /// Gives back locks, view and registration; nothing is left to roll back.
+    fn leave_everything(&self, count: impl FnOnce(&mut super::registry::Counts)) {
+        self.finish();
+        let (owner, views, placeholders) = {
+            let mut body = self.body();
+            (TxnInner::owner_if_any(&body), self.take_views(&mut body), std::mem::take(&mut body.placeholders))
+        };
+        self.release(owner, &placeholders);
+        drop::<(Option<View>, Option<View>)>(views);
+        self.deregister(count);
+    }
+}
+
+/// From here on nobody can wound this transaction: it is about to take its commit timestamp.
+fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
+    match owner.map(Owner::protect) {
+        Some(Err(by)) => Err(Error::Wounded(Box::new(Wound { me: txn.summary(), by }))),
+        Some(Ok(())) | None => Ok(()),
+    }
+}
+
+/// If certification unwinds, the order must not be left with an open end.
+struct AbortOrdered<'t> {
+    txn: &'t TxnInner,
+    status: &'t Arc<Status>,
+}
+
+impl Drop for AbortOrdered<'_> {
+    fn drop(&mut self) {
+        self.txn.core.timeline.finalize(self.status, Outcome::Aborted).wake();
+    }
+}

@@ -1,0 +1,162 @@
+//! What all transactions of one database share.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use isolde_locks::{Handle, LockCell, LockConfig, LockManager, SpanRecords};
+use isolde_mvcc::{Record, Store, Timeline, Views};
+use isolde_types::sync::Arc;
+use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use isolde_types::{Clock, Isolation, Key, Mode, Span, TxnId};
+
+use super::registry::{RecentCommits, Registry};
+use super::tap::Tap;
+use super::write_set::MergeOperator;
+use crate::error::{Error, Redact, Result, TooLarge};
+use crate::retry::{RetryEvent, RetryPolicy};
+
+/// Every this many commits, a committer does some collection on the side.
+const SWEEP_EVERY: u64 = 16;
+/// How many records it looks at then.
+const SWEEP_BUDGET: usize = 64;
+
+/// A record as the lock manager holds it.
+#[derive(Clone)]
+pub(crate) struct RecordRef(pub Arc<Record<LockCell>>);
+
+impl Handle for RecordRef {
+    fn key(&self) -> &Key {
+        self.0.key()
+    }
+
+    fn cell(&self) -> &LockCell {
+        self.0.cell()
+    }
+}
+
+/// Limits, with the names of the builder methods that set them.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub key_bytes: usize,
+    pub value_bytes: usize,
+    pub write_set_bytes: usize,
+    pub memory_bytes: Option<usize>,
+    pub snapshot_age: Option<Duration>,
+    pub locks: usize,
+}
+
+/// What the builder set.
+pub(crate) struct Config {
+    pub isolation: Isolation,
+    pub mode: Mode,
+    pub lock_timeout: Option<Duration>,
+    pub locks: LockConfig,
+    pub keep_age: bool,
+    pub retry: RetryPolicy,
+    pub merge_operators: HashMap<Arc<str>, MergeOperator>,
+    pub on_retry: Option<Arc<dyn Fn(&RetryEvent<'_>) + Send + Sync>>,
+    pub limits: Limits,
+    pub redact: Redact,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// See the module.
+pub(crate) struct Core {
+    pub store: Store<LockCell>,
+    pub timeline: Timeline,
+    pub views: Arc<Views>,
+    pub locks: LockManager<RecordRef>,
+    pub registry: Registry,
+    pub recent: RecentCommits,
+    pub config: Config,
+    pub tap: Tap,
+    pub closed: AtomicBool,
+    next_id: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl Core {
+    pub fn new(config: Config) -> Core {
+        Core {
+            store: Store::new(),
+            timeline: Timeline::new(),
+            views: Arc::new(Views::new()),
+            locks: LockManager::new(config.locks.clone()),
+            registry: Registry::default(),
+            recent: RecentCommits::default(),
+            tap: Tap::default(),
+            closed: AtomicBool::new(false),
+            next_id: AtomicU64::new(1),
+            commits: AtomicU64::new(0),
+            config,
+        }
+    }
+
+    /// An identity for a transaction that needs one: the first write, lock, or message.
+    pub fn next_id(&self) -> TxnId {
+        TxnId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The record of a key, if there is one.
+    pub fn find(&self, key: &[u8]) -> Option<RecordRef> {
+        self.store.find(key).map(RecordRef)
+    }
+
+    pub fn check_key(&self, key: &[u8]) -> Result<()> {
+        within("key", key.len(), self.config.limits.key_bytes, "max_key_bytes")
+    }
+
+    pub fn check_value(&self, value: &[u8]) -> Result<()> {
+        within("value", value.len(), self.config.limits.value_bytes, "max_value_bytes")
+    }
+
+    /// Refuses a write when the database is over its memory limit even after collection.
+    pub fn check_memory(&self) -> Result<()> {
+        let Some(limit_bytes) = self.config.limits.memory_bytes else { return Ok(()) };
+        if self.store.stats().bytes <= limit_bytes {
+            return Ok(());
+        }
+        self.collect();
+        if self.store.stats().bytes <= limit_bytes { Ok(()) } else { Err(Error::MemoryLimit { limit_bytes }) }
+    }
+
+    /// Does a bounded share of collection, every so many commits.
+    pub fn after_commit(&self) {
+        // Relaxed: a counter that decides when to do optional work.
+        if self.commits.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.expire_snapshots();
+            self.store.sweep(&self.views.cached_live(&self.timeline), SWEEP_BUDGET);
+        }
+    }
+
+    /// Drops every version and record that nobody can see.
+    pub fn collect(&self) {
+        self.expire_snapshots();
+        self.store.collect(&self.views.live(&self.timeline));
+    }
+
+    /// Rolls back transactions whose snapshot is older than allowed.
+    fn expire_snapshots(&self) {
+        let Some(limit) = self.config.limits.snapshot_age else { return };
+        let now = self.config.clock.now();
+        for txn in self.registry.active() {
+            txn.expire_if_older(limit, now);
+        }
+    }
+}
+
+impl SpanRecords<RecordRef> for Core {
+    fn each(&self, span: &Span, visit: &mut dyn FnMut(RecordRef)) {
+        let mut cursor = self.store.cursor(span.clone());
+        let mut batch = Vec::new();
+        let mut more = true;
+        while more {
+            more = self.store.next_batch(&mut cursor, &mut batch);
+            batch.drain(..).for_each(|record| visit(RecordRef(record)));
+        }
+    }
+}
+
+pub(crate) fn within(what: &'static str, size: usize, limit: usize, option: &'static str) -> Result<()> {
+    if size <= limit { Ok(()) } else { Err(Error::TooLarge(Box::new(TooLarge { what, size, limit, option }))) }
+}

@@ -1,0 +1,192 @@
+//! The gate of a transaction: who is inside, and whether it is ending.
+//!
+//! One word says how many threads are inside (an operation is inside only while it is polled, an
+//! iterator only during `next`) and whether the transaction is ending. Entering and ending are
+//! compare-and-swaps on that word, so they cannot both miss each other:
+//!
+//! ```text
+//!            enter / leave
+//!   active ───────────────► active, n inside
+//!     │ end (commit)            │ end
+//!     ▼                         ▼
+//!   ending ◄── last leave ── ending, n inside      later operations: TransactionEnded
+//!     │ abandon: whoever finds or leaves nobody inside rolls back, exactly once
+//!     ▼
+//!   rolling back
+//! ```
+//!
+//! A wound marks the transaction; it is rolled back at once if nobody is inside, else by the last
+//! to leave.
+
+use std::task::{Context, Poll, Waker};
+
+use isolde_types::sync::Mutex;
+use isolde_types::sync::atomic::{AtomicU64, Ordering};
+
+const INSIDE: u64 = (1 << 32) - 1;
+const ENDING: u64 = 1 << 32;
+const ABANDONED: u64 = 1 << 33;
+const WOUNDED: u64 = 1 << 34;
+const CLEANED: u64 = 1 << 35;
+
+/// What must be done by the caller after a transition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Duty {
+    /// Nothing.
+    Nothing,
+    /// Roll back: the transaction is ending, nobody is inside, and nobody else will.
+    RollBack,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    word: AtomicU64,
+    drained: Mutex<Option<Waker>>,
+}
+
+impl Gate {
+    /// Goes inside; `false` when the transaction is ending or wounded.
+    pub fn enter(&self) -> bool {
+        self.update(|word| (word & (ENDING | WOUNDED) == 0).then_some(word + 1)).is_ok()
+    }
+
+    /// Whether operations may still enter.
+    pub fn is_open(&self) -> bool {
+        self.word.load(Ordering::Acquire) & (ENDING | WOUNDED) == 0
+    }
+
+    /// Goes outside.
+    pub fn leave(&self) -> Duty {
+        let left = |word: u64| {
+            let next = word - 1;
+            let wounded = next & WOUNDED != 0 && next & ENDING == 0;
+            Some(if wounded && next & INSIDE == 0 { next | ENDING | ABANDONED } else { next })
+        };
+        match self.update(left) {
+            Ok(word) => self.after(word),
+            Err(_) => Duty::Nothing,
+        }
+    }
+
+    /// Begins to end, for a commit: from now on nobody enters. `false` if something else ended it.
+    pub fn end(&self) -> bool {
+        self.update(|word| (word & (ENDING | WOUNDED) == 0).then_some(word | ENDING)).is_ok()
+    }
+
+    /// Ready when nobody is inside an ending transaction.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.word.load(Ordering::Acquire) & INSIDE == 0 {
+            return Poll::Ready(());
+        }
+        *self.drained.lock() = Some(cx.waker().clone());
+        if self.word.load(Ordering::Acquire) & INSIDE == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Gives the transaction up: it is rolled back by the caller, or by the last to leave.
+    pub fn abandon(&self) -> Duty {
+        let given_up = |word: u64| (word & ABANDONED == 0).then_some(word | ENDING | ABANDONED);
+        match self.update(given_up) {
+            Ok(word) => self.after(word),
+            Err(_) => Duty::Nothing,
+        }
+    }
+
+    /// The commit is done: nothing is left to roll back.
+    pub fn finish(&self) {
+        self.word.fetch_or(CLEANED | ENDING, Ordering::AcqRel);
+    }
+
+    /// Marks the transaction wounded. One that is already ending is left alone: its commit learns of
+    /// the wound from its locks, or is past it.
+    pub fn wound(&self) -> Duty {
+        let wounded = |word: u64| match word {
+            word if word & ENDING != 0 => None,
+            word if word & INSIDE == 0 => Some(word | WOUNDED | ENDING | ABANDONED),
+            word => Some(word | WOUNDED),
+        };
+        match self.update(wounded) {
+            Ok(word) => self.after(word),
+            Err(_) => Duty::Nothing,
+        }
+    }
+
+    /// What the word that was just stored asks of whoever stored it.
+    fn after(&self, word: u64) -> Duty {
+        if word & INSIDE != 0 || word & ENDING == 0 {
+            return Duty::Nothing;
+        }
+        if word & ABANDONED != 0 {
+            return self.claim_cleaning();
+        }
+        if let Some(waker) = self.drained.lock().take() {
+            waker.wake();
+        }
+        Duty::Nothing
+    }
+
+    fn claim_cleaning(&self) -> Duty {
+        match self.update(|word| (word & CLEANED == 0).then_some(word | CLEANED)) {
+            Ok(_) => Duty::RollBack,
+            Err(_) => Duty::Nothing,
+        }
+    }
+
+    /// Stores what `next` makes of the word, and gives it back; `Err` if `next` declines.
+    fn update(&self, next: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
+        // AcqRel: whoever ends or cleans up sees all that those who left had done.
+        self.word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, &next)
+            .map(|before| next(before).expect("the same function accepted this word"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_enters_what_is_ending() {
+        let gate = Gate::default();
+        assert!(gate.enter());
+        assert!(gate.end());
+        assert!(!gate.enter() && !gate.end());
+        assert_eq!(gate.leave(), Duty::Nothing);
+        assert!(gate.poll_drained(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+
+    #[test]
+    fn the_last_to_leave_an_abandoned_transaction_rolls_back_once() {
+        let gate = Gate::default();
+        assert!(gate.enter() && gate.enter());
+        assert_eq!(gate.abandon(), Duty::Nothing);
+        assert_eq!(gate.leave(), Duty::Nothing);
+        assert_eq!(gate.leave(), Duty::RollBack);
+        assert_eq!(gate.abandon(), Duty::Nothing);
+    }
+
+    #[test]
+    fn an_idle_wounded_transaction_is_rolled_back_at_once() {
+        let gate = Gate::default();
+        assert_eq!(gate.wound(), Duty::RollBack);
+        assert!(!gate.enter());
+    }
+
+    #[test]
+    fn a_running_wounded_transaction_is_rolled_back_when_it_leaves() {
+        let gate = Gate::default();
+        assert!(gate.enter());
+        assert_eq!(gate.wound(), Duty::Nothing);
+        assert!(!gate.enter());
+        assert_eq!(gate.leave(), Duty::RollBack);
+    }
+
+    #[test]
+    fn a_committing_transaction_ignores_the_wound_mark() {
+        let gate = Gate::default();
+        assert!(gate.end());
+        assert_eq!(gate.wound(), Duty::Nothing);
+        assert_eq!(gate.abandon(), Duty::RollBack);
+    }
+}

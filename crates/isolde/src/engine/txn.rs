@@ -1,0 +1,565 @@
+//! A transaction: its gate, its view, what it read and wrote, and how it is rolled back.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use isolde_locks::{Acquire, LockError, LockMark, OnWound, Owner, OwnerSpec, Purpose, WaitPolicy};
+use isolde_mvcc::{Exposure, Status, View};
+use isolde_types::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use isolde_types::sync::{Arc, Mutex, Weak};
+use isolde_types::{Isolation, Key, LockMode, Mode, Span, Ts, TxnId, mutant};
+
+use super::certify::ReadSet;
+use super::gate::{Duty, Gate};
+use super::registry::Place;
+use super::wait::{Cause, Patience, Wait};
+use super::write_set::WriteSet;
+use super::{Core, RecordRef};
+use crate::error::{Asked, Deadlock, Error, LockWait, Result, TooLarge, TxnSummary, Wound};
+use crate::isolation::{Access, Policy, WriteTiming};
+
+/// How a transaction is to be begun.
+#[derive(Clone)]
+pub(crate) struct Begin {
+    pub isolation: Isolation,
+    pub mode: Mode,
+    pub access: Access,
+    pub label: Option<Arc<str>>,
+    pub lock_timeout: Option<Duration>,
+    /// The age of the first attempt, kept over retries.
+    pub age: Option<u64>,
+    /// A key that an earlier attempt lost on: locked before the snapshot is taken.
+    pub lock_first: Option<Key>,
+}
+
+/// Why a transaction ended that its caller did not end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum EndedBy {
+    Caller = 0,
+    Wound = 1,
+    Age = 2,
+}
+
+/// What a transaction has done so far; behind its latch.
+#[derive(Default)]
+pub(crate) struct Body {
+    pub writes: WriteSet,
+    pub reads: ReadSet,
+    pub next_seq: u32,
+    pub savepoints: Vec<SavepointEntry>,
+    pub next_savepoint: u32,
+    /// Records that were locked while they had no version: collected once they are unlocked.
+    pub placeholders: Vec<RecordRef>,
+    /// What increments and merges came to, for a recorder.
+    pub resolved: Vec<(Key, bytes::Bytes)>,
+    owner: Option<Arc<Owner<RecordRef>>>,
+    status: Option<Arc<Status>>,
+    view: Option<View>,
+    /// Registered by the first marked read of a transaction without snapshot, so that what
+    /// certification needs is not collected.
+    marks_view: Option<View>,
+}
+
+/// A place in a transaction to return to.
+pub(crate) struct SavepointEntry {
+    pub number: u32,
+    pub undo: usize,
+    pub seq: u32,
+    pub locks: Option<Arc<LockMark>>,
+}
+
+/// See the module.
+pub(crate) struct TxnInner {
+    pub core: Arc<Core>,
+    pub policy: Policy,
+    pub isolation: Isolation,
+    pub mode: Mode,
+    pub label: Option<Arc<str>>,
+    pub lock_timeout: Option<Duration>,
+    access: Access,
+    gate: Gate,
+    id: AtomicU64,
+    age: Option<u64>,
+    read_ts: AtomicU64,
+    /// When it began, if snapshots have an age limit.
+    began: Option<Duration>,
+    ended_by: AtomicU8,
+    wounded_by: AtomicU64,
+    place: Mutex<Option<Place>>,
+    /// The last operation's error, if it was a retryable one: a body may wrap it in its own type.
+    retryable: Mutex<Option<Error>>,
+    has_retryable: AtomicBool,
+    body: Mutex<Body>,
+}
+
+impl TxnInner {
+    /// A transaction whose view is not open yet.
+    fn new(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
+        if core.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let txn = Arc::new(TxnInner {
+            core: Arc::clone(core),
+            policy: Policy::of(begin.isolation, begin.mode, begin.access),
+            isolation: begin.isolation,
+            mode: begin.mode,
+            label: begin.label.clone(),
+            lock_timeout: begin.lock_timeout.or(core.config.lock_timeout),
+            access: begin.access,
+            gate: Gate::default(),
+            id: AtomicU64::new(0),
+            age: begin.age,
+            read_ts: AtomicU64::new(0),
+            began: core.config.limits.snapshot_age.map(|_| core.config.clock.now()),
+            ended_by: AtomicU8::new(EndedBy::Caller as u8),
+            wounded_by: AtomicU64::new(0),
+            place: Mutex::new(None),
+            retryable: Mutex::new(None),
+            has_retryable: AtomicBool::new(false),
+            body: Mutex::new(Body::default()),
+        });
+        let place = core.registry.enter(Arc::downgrade(&txn));
+        *txn.place.lock() = Some(place);
+        core.tap.begin(&txn);
+        Ok(txn)
+    }
+
+    /// Begins. Never waits, unless an earlier attempt lost on a key: then the lock on that key.
+    pub async fn begin(core: &Arc<Core>, wait: &Wait, begin: &Begin) -> Result<Arc<TxnInner>> {
+        let txn = TxnInner::new(core, begin)?;
+        if let Some(key) = &begin.lock_first {
+            let guard = RollbackOnDrop(&txn);
+            txn.lock_key(wait, key, LockMode::Exclusive, Purpose::Read).await?;
+            std::mem::forget(guard);
+        }
+        txn.open_view();
+        Ok(txn)
+    }
+
+    /// Takes the snapshot, where the policy reads one.
+    fn open_view(&self) {
+        if self.policy.has_snapshot() {
+            let view = self.core.views.register(&self.core.timeline);
+            // Relaxed: written before the transaction is handed to anyone.
+            self.read_ts.store(view.ts().0, Ordering::Relaxed);
+            self.body.lock().view = Some(view);
+        }
+    }
+
+    /// The snapshot's time; zero where the policy reads none.
+    pub fn read_ts(&self) -> Ts {
+        Ts(self.read_ts.load(Ordering::Relaxed))
+    }
+
+    /// The identity, given at the first need of one.
+    pub fn id(&self) -> TxnId {
+        // Relaxed: the number says nothing about other memory.
+        match self.id.load(Ordering::Relaxed) {
+            0 => {
+                let fresh = self.core.next_id().0;
+                match self.id.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => TxnId(fresh),
+                    Err(earlier) => TxnId(earlier),
+                }
+            }
+            id => TxnId(id),
+        }
+    }
+
+    /// The identity, if one was given.
+    pub fn known_id(&self) -> Option<TxnId> {
+        Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != 0).map(TxnId)
+    }
+
+    pub fn age(&self) -> u64 {
+        self.age.unwrap_or_else(|| self.id().0)
+    }
+
+    pub fn summary(&self) -> TxnSummary {
+        TxnSummary { id: Some(self.id()), label: self.label.clone() }
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.access == Access::ReadOnly
+    }
+
+    pub fn refuse_read_only(&self) -> Result<()> {
+        if self.is_read_only() { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    pub fn body(&self) -> isolde_types::sync::MutexGuard<'_, Body> {
+        self.body.lock()
+    }
+
+    // --- entering and ending ---------------------------------------------------------------
+
+    /// Runs an operation inside the gate, whenever it is polled.
+    pub fn inside<T, F: Future<Output = Result<T>>>(self: &Arc<Self>, operation: F) -> Inside<'_, F> {
+        Inside { txn: self, operation }
+    }
+
+    /// Whether operations may still run; why not.
+    pub fn check_open(&self) -> Result<()> {
+        if self.gate.is_open() { Ok(()) } else { Err(self.ended_error()) }
+    }
+
+    fn enter(&self) -> Result<()> {
+        if self.gate.enter() { Ok(()) } else { Err(self.ended_error()) }
+    }
+
+    fn leave(&self) {
+        self.perform(self.gate.leave());
+    }
+
+    fn perform(&self, duty: Duty) {
+        if duty == Duty::RollBack {
+            self.clean_up();
+        }
+    }
+
+    /// Begins to commit: nobody enters any more.
+    pub fn begin_ending(&self) -> Result<()> {
+        if self.gate.end() { Ok(()) } else { Err(self.ended_error()) }
+    }
+
+    /// Waits until no operation of this transaction runs, and cancels those that wait.
+    pub async fn drained(&self, wait: &Wait) {
+        std::future::poll_fn(|cx| match self.gate.poll_drained(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => {
+                wait.pending(Cause::Draining);
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// The commit is done: nothing is left to roll back.
+    pub fn finish(&self) {
+        self.gate.finish();
+    }
+
+    /// Rolls back: at once, or when the last running operation leaves. Idempotent.
+    pub fn roll_back(&self) {
+        self.perform(self.gate.abandon());
+    }
+
+    /// Remembers what a body may wrap, and rolls back what an error has ended.
+    fn after_operation(&self, error: Option<&Error>) {
+        if let Some(error) = error {
+            *self.retryable.lock() = error.retryable_copy();
+            self.has_retryable.store(true, Ordering::Relaxed);
+            if error.ends_transaction() && !mutant!("victim-keeps-locks") {
+                self.roll_back();
+            }
+        } else if self.has_retryable.swap(false, Ordering::Relaxed) {
+            self.retryable.lock().take();
+        }
+    }
+
+    /// The error of the last operation, if it was a retryable one.
+    pub fn take_retryable(&self) -> Option<Error> {
+        self.retryable.lock().take()
+    }
+
+    fn ended_error(&self) -> Error {
+        match self.ended_by.load(Ordering::Acquire) {
+            by if by == EndedBy::Wound as u8 => {
+                let by = TxnId(self.wounded_by.load(Ordering::Acquire));
+                Error::Wounded(Box::new(Wound { me: self.summary(), by }))
+            }
+            by if by == EndedBy::Age as u8 => self.too_old(),
+            _ => Error::TransactionEnded,
+        }
+    }
+
+    fn too_old(&self) -> Error {
+        Error::SnapshotTooOld { limit: self.core.config.limits.snapshot_age.unwrap_or_default() }
+    }
+
+    /// Ends a transaction that is open for longer than `limit`.
+    pub fn expire_if_older(&self, limit: Duration, now: Duration) {
+        let holds_view = self.policy.has_snapshot();
+        if holds_view && self.began.is_some_and(|began| now.saturating_sub(began) > limit) {
+            self.end_from_outside(EndedBy::Age);
+        }
+    }
+
+    fn end_from_outside(&self, by: EndedBy) {
+        let _ = self.ended_by.compare_exchange(EndedBy::Caller as u8, by as u8, Ordering::AcqRel, Ordering::Acquire);
+        self.perform(self.gate.wound());
+    }
+
+    /// Undoes everything: versions, then locks, then the view. Runs once, with nobody inside.
+    fn clean_up(&self) {
+        let (owner, placeholders) = {
+            let mut body = self.body.lock();
+            self.withdraw_all(&mut body);
+            body.view = None;
+            body.marks_view = None;
+            body.savepoints.clear();
+            (body.owner.clone(), std::mem::take(&mut body.placeholders))
+        };
+        if !mutant!("drop-keeps-locks") {
+            self.release(owner, &placeholders);
+        }
+        self.core.tap.abort(self);
+        self.deregister(|counts| counts.rolled_back += 1);
+    }
+
+    /// Takes this transaction's in-flight versions out of their records.
+    pub fn withdraw_all(&self, body: &mut Body) {
+        let Some(status) = body.status.take() else { return };
+        status.abort();
+        let Body { writes, placeholders, .. } = body;
+        for record in writes.iter().filter_map(|(_, write)| write.record.as_ref()) {
+            record.0.withdraw(&status);
+            placeholders.push(record.clone());
+        }
+        body.writes = WriteSet::default();
+    }
+
+    /// Gives all locks back, and leaves records that nobody needs to the collector.
+    pub fn release(&self, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) {
+        if let Some(owner) = owner {
+            self.core.locks.release_all(&owner);
+        }
+        for record in placeholders {
+            self.core.store.note_garbage(&record.0);
+        }
+    }
+
+    pub fn take_views(&self, body: &mut Body) -> (Option<View>, Option<View>) {
+        (body.view.take(), body.marks_view.take())
+    }
+
+    pub fn deregister(&self, count: impl FnOnce(&mut super::registry::Counts)) {
+        if let Some(place) = self.place.lock().take() {
+            self.core.registry.leave(place, count);
+        }
+    }
+
+    // --- locks ------------------------------------------------------------------------------
+
+    /// The lock owner, made at the first lock.
+    pub fn owner(self: &Arc<Self>) -> Arc<Owner<RecordRef>> {
+        let mut body = self.body.lock();
+        if let Some(owner) = &body.owner {
+            return Arc::clone(owner);
+        }
+        let weak: Weak<TxnInner> = Arc::downgrade(self);
+        let owner = self.core.locks.owner(OwnerSpec {
+            id: self.id(),
+            age: self.age(),
+            label: self.label.clone(),
+            on_wound: Some(weak),
+        });
+        body.owner = Some(Arc::clone(&owner));
+        owner
+    }
+
+    pub fn owner_if_any(body: &Body) -> Option<Arc<Owner<RecordRef>>> {
+        body.owner.clone()
+    }
+
+    /// Locks a key and gives its record.
+    ///
+    /// The record is linked into the indexes before its lock is asked for; a record that was
+    /// reclaimed in between is looked up again.
+    pub async fn lock_key(
+        self: &Arc<Self>,
+        wait: &Wait,
+        key: &[u8],
+        mode: LockMode,
+        purpose: Purpose,
+    ) -> Result<RecordRef> {
+        let owner = self.owner();
+        loop {
+            let record = RecordRef(self.core.store.find_or_create(key));
+            let policy = wait_policy(wait);
+            let acquire = self.core.locks.lock_key(&owner, record.clone(), mode, purpose, policy);
+            match lock_wait(wait, acquire).await {
+                Ok(()) => return Ok(record),
+                Err(LockError::Sealed) => {}
+                Err(error) => return Err(self.lock_error(error, wait, |w| w.key(key))),
+            }
+        }
+    }
+
+    /// Locks a span.
+    pub async fn lock_span(self: &Arc<Self>, wait: &Wait, span: &Span, mode: LockMode, purpose: Purpose) -> Result<()> {
+        let owner = self.owner();
+        let acquire = self.core.locks.lock_span(&owner, span.clone(), mode, purpose, wait_policy(wait), &*self.core);
+        lock_wait(wait, acquire).await.map_err(|error| self.lock_error(error, wait, |w| w.span(span)))
+    }
+
+    fn lock_error(&self, error: LockError, wait: &Wait, target: impl FnOnce(WaitFor) -> LockWait) -> Error {
+        let asked = match wait.patience {
+            Patience::NoWait => Asked::ByCall,
+            Patience::Default | Patience::AtMost(_) => Asked::ByPolicy,
+        };
+        let redact = self.core.config.redact;
+        let wait_for = |blockers| WaitFor { me: self.summary(), blockers, asked, redact };
+        match error {
+            LockError::Deadlock(report) => Error::Deadlock(Box::new(Deadlock { report, redact })),
+            LockError::Wounded { by } => Error::Wounded(Box::new(Wound { me: self.summary(), by })),
+            LockError::Busy(blockers) => Error::LockBusy(Box::new(target(wait_for(blockers)))),
+            LockError::Timeout(blockers) => Error::LockTimeout(Box::new(target(wait_for(blockers)))),
+            LockError::TooManyLocks { limit } => Error::TooLarge(Box::new(TooLarge {
+                what: "locks of one transaction",
+                size: limit + 1,
+                limit,
+                option: "max_locks_per_transaction",
+            })),
+            LockError::Ended | LockError::Sealed => self.ended_error(),
+        }
+    }
+
+    /// Ready when `ts` is visible: what a call returns is visible to whoever begins later (I2).
+    pub async fn visible(&self, wait: &Wait, ts: Ts) {
+        let mut queued = isolde_mvcc::VisibleWait::default();
+        std::future::poll_fn(|cx| match self.core.timeline.poll_visible(ts, cx, &mut queued) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => {
+                wait.pending(Cause::Visibility);
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    // --- the body ---------------------------------------------------------------------------
+
+    /// The status that this transaction's in-flight versions hold, made at the first of them.
+    pub fn status(&self, body: &mut Body) -> Arc<Status> {
+        let exposure = match self.policy.writes {
+            WriteTiming::AtOnce => Exposure::Exposed,
+            WriteTiming::AtCommit => Exposure::Private,
+        };
+        Arc::clone(body.status.get_or_insert_with(|| Status::new(self.id(), exposure)))
+    }
+
+    pub fn status_if_any(&self) -> Option<Arc<Status>> {
+        self.body.lock().status.clone()
+    }
+
+    /// Registers a view for marked reads of a transaction without snapshot, once.
+    pub fn hold_marks_view(&self) {
+        if self.policy.has_snapshot() {
+            return;
+        }
+        let mut body = self.body.lock();
+        if body.marks_view.is_none() {
+            body.marks_view = Some(self.core.views.register(&self.core.timeline));
+        }
+    }
+}
+
+impl OnWound for TxnInner {
+    fn wounded(&self, by: TxnId) {
+        self.wounded_by.store(by.0, Ordering::Release);
+        self.end_from_outside(EndedBy::Wound);
+    }
+}
+
+/// What a failed lock request says about itself.
+struct WaitFor {
+    me: TxnSummary,
+    blockers: Vec<isolde_locks::Blocker>,
+    asked: Asked,
+    redact: crate::error::Redact,
+}
+
+impl WaitFor {
+    fn key(self, key: &[u8]) -> LockWait {
+        LockWait::on_key(self.me, key, self.blockers, self.asked, self.redact)
+    }
+
+    fn span(self, span: &Span) -> LockWait {
+        LockWait::on_span(self.me, span, self.blockers, self.asked, self.redact)
+    }
+}
+
+fn wait_policy(wait: &Wait) -> WaitPolicy {
+    match wait.patience {
+        Patience::NoWait => WaitPolicy::NoWait,
+        Patience::Default | Patience::AtMost(_) => WaitPolicy::Wait,
+    }
+}
+
+/// Waits for a lock, until it is granted, fails, or the wait has expired.
+async fn lock_wait(wait: &Wait, acquire: Acquire<'_, RecordRef>) -> Result<(), LockError> {
+    let mut acquire = std::pin::pin!(acquire);
+    let mut first = true;
+    std::future::poll_fn(|cx| {
+        if !first && wait.take_expired() {
+            return Poll::Ready(acquire.as_mut().time_out());
+        }
+        match acquire.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| ())),
+            Poll::Pending => {
+                if std::mem::take(&mut first) {
+                    wait.begin_lock_wait();
+                }
+                wait.pending(Cause::Lock);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// An operation that is inside its transaction's gate whenever it is polled, and only then.
+///
+/// An error that ends the transaction rolls it back before the operation returns.
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Inside<'t, F> {
+    txn: &'t Arc<TxnInner>,
+    operation: F,
+}
+
+impl<T, F: Future<Output = Result<T>>> Inside<'_, F> {
+    /// Runs the operation as a future.
+    pub async fn run(self) -> Result<T> {
+        let Inside { txn, operation } = self;
+        let mut operation = std::pin::pin!(operation);
+        std::future::poll_fn(|cx| poll_inside(txn, operation.as_mut(), cx)).await
+    }
+}
+
+fn poll_inside<T, F: Future<Output = Result<T>>>(
+    txn: &TxnInner,
+    operation: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T>> {
+    if let Err(ended) = txn.enter() {
+        return Poll::Ready(Err(ended));
+    }
+    let inside = LeaveOnDrop(txn);
+    let polled = operation.poll(cx);
+    if let Poll::Ready(outcome) = &polled {
+        txn.after_operation(outcome.as_ref().err());
+    }
+    drop(inside);
+    polled
+}
+
+struct LeaveOnDrop<'t>(&'t TxnInner);
+
+impl Drop for LeaveOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Rolls a transaction back unless it is forgotten.
+pub(crate) struct RollbackOnDrop<'t>(pub &'t TxnInner);
+
+impl Drop for RollbackOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.roll_back();
+    }
+}

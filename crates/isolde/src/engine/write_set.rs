@@ -1,0 +1,264 @@
+//! The write set: what a transaction has written and not yet committed, in key order.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use isolde_types::sync::Arc;
+use isolde_types::{Key, Span};
+
+use super::RecordRef;
+use crate::error::{Error, KeyText, MergeError, Redact, Result};
+
+/// A registered merge operator: from the value, if there is one, and the operand, the new value.
+pub(crate) type MergeFn = dyn Fn(Option<&[u8]>, &[u8]) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>
+    + Send
+    + Sync;
+
+/// A merge operator and its name.
+#[derive(Clone)]
+pub(crate) struct MergeOperator {
+    pub name: Arc<str>,
+    pub function: Arc<MergeFn>,
+}
+
+/// One blind change: it reads nothing, and is resolved against the newest committed value.
+#[derive(Clone)]
+pub(crate) enum BlindOp {
+    Increment(i64),
+    Merge(MergeOperator, Bytes),
+}
+
+impl BlindOp {
+    /// What this makes of `base`.
+    fn apply(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Bytes> {
+        match self {
+            BlindOp::Increment(by) => increment(key, base, *by, redact),
+            BlindOp::Merge(operator, operand) => {
+                (operator.function)(base, operand).map(Bytes::from).map_err(|reason| {
+                    Error::Merge(Box::new(MergeError {
+                        operator: (&*operator.name).into(),
+                        key: KeyText::new(key, redact),
+                        reason: Some(reason.to_string().into()),
+                    }))
+                })
+            }
+        }
+    }
+}
+
+/// A counter is 8 bytes, a big-endian `i64`; an absent one is 0.
+fn increment(key: &Key, base: Option<&[u8]>, by: i64, redact: Redact) -> Result<Bytes> {
+    let shown = || Box::new(KeyText::new(key, redact));
+    let value = match base {
+        None => 0,
+        Some(bytes) => i64::from_be_bytes(bytes.try_into().map_err(|_| Error::NotACounter(shown()))?),
+    };
+    let sum = value.checked_add(by).ok_or_else(|| Error::CounterOverflow(shown()))?;
+    Ok(Bytes::copy_from_slice(&sum.to_be_bytes()))
+}
+
+/// What a key is to become.
+#[derive(Clone)]
+pub(crate) enum Pending {
+    /// This value, or nothing: a put or a delete.
+    Value(Option<Bytes>),
+    /// What these changes, in order, make of the newest committed value.
+    Blind(Vec<BlindOp>),
+}
+
+impl Pending {
+    /// The value over `base`, which is what the key would have without this transaction.
+    pub fn resolve(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Option<Bytes>> {
+        match self {
+            Pending::Value(value) => Ok(value.clone()),
+            Pending::Blind(ops) => {
+                let mut value: Option<Bytes> = None;
+                for op in ops {
+                    let before = value.as_deref().or(base);
+                    value = Some(op.apply(key, before, redact)?);
+                }
+                Ok(value)
+            }
+        }
+    }
+
+    pub fn is_blind(&self) -> bool {
+        matches!(self, Pending::Blind(_))
+    }
+
+    pub fn size(&self) -> usize {
+        match self {
+            Pending::Value(value) => value.as_ref().map_or(0, Bytes::len),
+            Pending::Blind(ops) => ops
+                .iter()
+                .map(|op| match op {
+                    BlindOp::Increment(_) => size_of::<i64>(),
+                    BlindOp::Merge(_, operand) => operand.len(),
+                })
+                .sum(),
+        }
+    }
+}
+
+/// One key of the write set.
+#[derive(Clone)]
+pub(crate) struct Write {
+    pub pending: Pending,
+    /// The number of the newest change within the transaction.
+    pub seq: u32,
+    /// The record, once it is known: in pessimistic mode the in-flight version stands in it.
+    pub record: Option<RecordRef>,
+}
+
+/// One change of the write set, as it was before: undone by a rollback to a savepoint.
+struct Undo {
+    key: Key,
+    before: Option<Write>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct WriteSet {
+    writes: BTreeMap<Key, Write>,
+    undo: Vec<Undo>,
+    /// Undo is only kept while there is a savepoint to return to.
+    keep_undo: bool,
+    bytes: usize,
+}
+
+impl WriteSet {
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Bytes of keys and values, for the limit.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<&Write> {
+        self.writes.get(key)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Write)> {
+        self.writes.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut Write)> {
+        self.writes.iter_mut()
+    }
+
+    /// The writes in `span`, in key order.
+    pub fn within(&self, span: &Span) -> Vec<(Key, Pending, u32)> {
+        if self.writes.is_empty() || span.is_empty() {
+            return Vec::new();
+        }
+        let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.writes
+            .range::<[u8], _>((Bound::Included(&span.start[..]), end))
+            .map(|(key, write)| (key.clone(), write.pending.clone(), write.seq))
+            .collect()
+    }
+
+    /// What the key would be after `change`, seen from this write set alone.
+    pub fn combined(&self, key: &[u8], change: Pending, redact: Redact) -> Result<Pending> {
+        let (Pending::Blind(ops), Some(before)) = (&change, self.writes.get(key)) else {
+            return Ok(change);
+        };
+        match &before.pending {
+            Pending::Value(value) => {
+                let key = Bytes::copy_from_slice(key);
+                Ok(Pending::Value(change.resolve(&key, value.as_deref(), redact)?))
+            }
+            Pending::Blind(earlier) => Ok(Pending::Blind(earlier.iter().chain(ops).cloned().collect())),
+        }
+    }
+
+    /// Sets what the key is to become.
+    pub fn set(&mut self, key: Key, write: Write) {
+        self.bytes += key.len() + write.pending.size();
+        let before = self.writes.insert(key.clone(), write);
+        if let Some(before) = &before {
+            self.bytes -= key.len() + before.pending.size();
+        }
+        if self.keep_undo {
+            self.undo.push(Undo { key, before });
+        }
+    }
+
+    /// A place to return to.
+    pub fn mark(&mut self) -> usize {
+        self.keep_undo = true;
+        self.undo.len()
+    }
+
+    /// Undoes all changes since the mark, newest first; tells each key's write before and after.
+    pub fn rollback_to(&mut self, mark: usize, mut undone: impl FnMut(&Key, &Write, Option<&Write>)) {
+        for Undo { key, before } in self.undo.drain(mark..).rev() {
+            let after = match before {
+                Some(before) => {
+                    self.bytes += key.len() + before.pending.size();
+                    self.writes.insert(key.clone(), before)
+                }
+                None => self.writes.remove(&key),
+            };
+            if let Some(after) = after {
+                self.bytes -= key.len() + after.pending.size();
+                undone(&key, &after, self.writes.get(&key));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(value: &'static str, seq: u32) -> Write {
+        Write { pending: Pending::Value(Some(value.into())), seq, record: None }
+    }
+
+    #[test]
+    fn blind_changes_add_up_and_settle_over_an_own_write() {
+        let mut writes = WriteSet::default();
+        let add = |n| Pending::Blind(vec![BlindOp::Increment(n)]);
+        let first = writes.combined(b"n", add(2), Redact::Show).unwrap();
+        writes.set("n".into(), Write { pending: first, seq: 1, record: None });
+        let both = writes.combined(b"n", add(3), Redact::Show).unwrap();
+        let base = 10_i64.to_be_bytes();
+        let value = both.resolve(&"n".into(), Some(&base), Redact::Show).unwrap();
+        assert_eq!(value.as_deref(), Some(&15_i64.to_be_bytes()[..]));
+
+        writes.set("m".into(), Write { pending: Pending::Value(None), seq: 2, record: None });
+        let over_delete = writes.combined(b"m", add(7), Redact::Show).unwrap();
+        assert!(matches!(over_delete, Pending::Value(Some(v)) if v[..] == 7_i64.to_be_bytes()));
+    }
+
+    #[test]
+    fn a_rollback_restores_what_was_and_the_byte_count() {
+        let mut writes = WriteSet::default();
+        writes.set("a".into(), put("1", 1));
+        let (bytes, mark) = (writes.bytes(), writes.mark());
+        writes.set("a".into(), put("22", 2));
+        writes.set("b".into(), put("333", 3));
+        let mut undone = Vec::new();
+        writes.rollback_to(mark, |key, after, before| undone.push((key.clone(), after.seq, before.map(|w| w.seq))));
+        assert_eq!(undone, [("b".into(), 3, None), ("a".into(), 2, Some(1))]);
+        assert_eq!(writes.bytes(), bytes);
+        assert_eq!(writes.len(), 1);
+    }
+
+    #[test]
+    fn counters_refuse_other_lengths_and_overflow() {
+        let key = Key::from_static(b"n");
+        assert!(matches!(increment(&key, Some(b"abc"), 1, Redact::Show), Err(Error::NotACounter(_))));
+        let max = i64::MAX.to_be_bytes();
+        assert!(matches!(increment(&key, Some(&max), 1, Redact::Show), Err(Error::CounterOverflow(_))));
+        assert_eq!(&increment(&key, None, -4, Redact::Show).unwrap()[..], &(-4_i64).to_be_bytes());
+    }
+}

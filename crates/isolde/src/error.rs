@@ -1,0 +1,611 @@
+//! Errors that say what happened, to whom, because of whom, and what to do.
+//!
+//! One enum for everything. [`Error::kind`] is for code that decides, [`Error::is_retryable`] is
+//! the one question that a retry loop asks, `{e}` is one line for a log, and `{e:#}` explains:
+//! which key, which transactions, which dependency, and one thing to do.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use isolde_locks::{Blocker, DeadlockReport};
+use isolde_types::sync::Arc;
+use isolde_types::{Key, Span, Ts, TxnId, escape_key};
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+///
+/// Only conflict, deadlock, a wound, a snapshot that is too old and a failed commit end the
+/// transaction; after any other error it lives on, and the failed operation has changed nothing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another transaction committed something that this one cannot stand beside. The transaction
+    /// is rolled back. Retry it.
+    Conflict(Box<Conflict>),
+    /// The transaction was part of a deadlock and was chosen to give way. It is rolled back. Retry
+    /// it.
+    Deadlock(Box<Deadlock>),
+    /// An older transaction needed a lock that this one held (wound-wait). It is rolled back. Retry
+    /// it.
+    Wounded(Box<Wound>),
+    /// A lock was not granted in time. The transaction lives on: try the operation again, do
+    /// something else, or roll back and retry.
+    LockTimeout(Box<LockWait>),
+    /// A lock was held by somebody else and the call, or the database's policy, does not wait. The
+    /// transaction lives on.
+    LockBusy(Box<LockWait>),
+    /// The transaction's snapshot is older than the database allows. It is rolled back. Retry it.
+    SnapshotTooOld {
+        /// The limit that was set with `Builder::max_snapshot_age`.
+        limit: Duration,
+    },
+    /// The transaction has ended: an iterator or an operation outlived it.
+    TransactionEnded,
+    /// A transaction body failed with a retryable error at every attempt.
+    RetriesExhausted(Box<RetriesExhausted>),
+    /// `insert` found the key present. The transaction lives on.
+    AlreadyExists(Box<KeyText>),
+    /// `increment` met a value that is not a counter: 8 bytes, a big-endian `i64`.
+    NotACounter(Box<KeyText>),
+    /// `increment` would leave the range of `i64`.
+    CounterOverflow(Box<KeyText>),
+    /// A merge operator refused its operand, or is not registered.
+    Merge(Box<MergeError>),
+    /// A key, a value, a write set, or a number of locks is over its limit. The transaction lives on.
+    TooLarge(Box<TooLarge>),
+    /// The database's versions take more memory than it may use. The transaction lives on; end
+    /// snapshots that are open for long, delete, or raise the limit.
+    MemoryLimit {
+        /// The limit in bytes, set with `Builder::memory_limit`.
+        limit_bytes: usize,
+    },
+    /// A transaction that was begun read-only tried to write or to lock.
+    ReadOnly,
+    /// The call does not keep what this level or mode promises.
+    Unsupported(&'static str),
+    /// The savepoint belongs to another transaction, or was undone by an earlier `rollback_to`.
+    SavepointGone,
+    /// The body's own error, wrapped by [`Error::abort`]. Never retried.
+    Aborted(Box<dyn StdError + Send + Sync>),
+    /// The database was closed.
+    Closed,
+    /// An option makes no sense.
+    Config(Box<str>),
+    /// The log failed; nothing more can be written. (Not returned by a database in memory.)
+    Poisoned,
+    /// The commit may or may not survive a crash. (Not returned by a database in memory.) Do not
+    /// retry blindly: reopen the database and look.
+    OutcomeUnknown,
+}
+
+const _: () = assert!(size_of::<Error>() <= 24, "Error travels in every Result: keep it small");
+
+/// What kind of failure an [`Error`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each kind is the variant of Error with the same name")]
+pub enum ErrorKind {
+    Conflict,
+    Deadlock,
+    Wounded,
+    LockTimeout,
+    LockBusy,
+    SnapshotTooOld,
+    TransactionEnded,
+    RetriesExhausted,
+    AlreadyExists,
+    NotACounter,
+    CounterOverflow,
+    Merge,
+    TooLarge,
+    MemoryLimit,
+    ReadOnly,
+    Unsupported,
+    SavepointGone,
+    Aborted,
+    Closed,
+    Config,
+    Poisoned,
+    OutcomeUnknown,
+}
+
+impl Error {
+    /// Wraps an error of the body's own, so that a `transact` closure can end with it: the
+    /// transaction rolls back and is not retried.
+    ///
+    /// ```
+    /// # use isolde::{Db, Error};
+    /// # #[derive(Debug)] struct Insufficient { have: i64 }
+    /// # impl std::fmt::Display for Insufficient { fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result { write!(f, "{}", self.have) } }
+    /// # impl std::error::Error for Insufficient {}
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = Db::builder().in_memory().open()?;
+    /// let end = db.transact(|_| -> isolde::Result<()> { Err(Error::abort(Insufficient { have: 3 })) });
+    /// assert_eq!(end.unwrap_err().downcast_abort::<Insufficient>().unwrap().have, 3);
+    /// # Ok(()) }
+    /// ```
+    pub fn abort(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error::Aborted(error.into())
+    }
+
+    /// The error that was given to [`Error::abort`], if this is one and it has that type.
+    ///
+    /// # Errors
+    /// Gives the error back unchanged when it is another one.
+    pub fn downcast_abort<E: StdError + 'static>(self) -> std::result::Result<E, Error> {
+        match self {
+            Error::Aborted(inner) => inner.downcast::<E>().map(|e| *e).map_err(Error::Aborted),
+            other => Err(other),
+        }
+    }
+
+    /// The kind of this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Conflict(_) => ErrorKind::Conflict,
+            Error::Deadlock(_) => ErrorKind::Deadlock,
+            Error::Wounded(_) => ErrorKind::Wounded,
+            Error::LockTimeout(_) => ErrorKind::LockTimeout,
+            Error::LockBusy(_) => ErrorKind::LockBusy,
+            Error::SnapshotTooOld { .. } => ErrorKind::SnapshotTooOld,
+            Error::TransactionEnded => ErrorKind::TransactionEnded,
+            Error::RetriesExhausted(_) => ErrorKind::RetriesExhausted,
+            Error::AlreadyExists(_) => ErrorKind::AlreadyExists,
+            Error::NotACounter(_) => ErrorKind::NotACounter,
+            Error::CounterOverflow(_) => ErrorKind::CounterOverflow,
+            Error::Merge(_) => ErrorKind::Merge,
+            Error::TooLarge(_) => ErrorKind::TooLarge,
+            Error::MemoryLimit { .. } => ErrorKind::MemoryLimit,
+            Error::ReadOnly => ErrorKind::ReadOnly,
+            Error::Unsupported(_) => ErrorKind::Unsupported,
+            Error::SavepointGone => ErrorKind::SavepointGone,
+            Error::Aborted(_) => ErrorKind::Aborted,
+            Error::Closed => ErrorKind::Closed,
+            Error::Config(_) => ErrorKind::Config,
+            Error::Poisoned => ErrorKind::Poisoned,
+            Error::OutcomeUnknown => ErrorKind::OutcomeUnknown,
+        }
+    }
+
+    /// Whether running the whole transaction again, from its begin, may succeed.
+    ///
+    /// `transact` and `run` retry exactly these. A lock that a `nowait` call found busy is not among
+    /// them, since the caller asked to be told; one that the policy `NoWait` found busy is.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::LockBusy(wait) => wait.asked == Asked::ByPolicy,
+            Error::Conflict(_)
+            | Error::Deadlock(_)
+            | Error::Wounded(_)
+            | Error::LockTimeout(_)
+            | Error::SnapshotTooOld { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// What the transaction was in conflict with, if this is a conflict.
+    #[must_use]
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match self {
+            Error::Conflict(conflict) => Some(conflict),
+            Error::RetriesExhausted(end) => end.last.conflict(),
+            _ => None,
+        }
+    }
+
+    /// A copy, if it is retryable: a body may have wrapped the original in an error of its own.
+    pub(crate) fn retryable_copy(&self) -> Option<Error> {
+        if !self.is_retryable() {
+            return None;
+        }
+        match self {
+            Error::Conflict(conflict) => Some(Error::Conflict(conflict.clone())),
+            Error::Deadlock(deadlock) => Some(Error::Deadlock(deadlock.clone())),
+            Error::Wounded(wound) => Some(Error::Wounded(wound.clone())),
+            Error::LockTimeout(wait) => Some(Error::LockTimeout(wait.clone())),
+            Error::LockBusy(wait) => Some(Error::LockBusy(wait.clone())),
+            Error::SnapshotTooOld { limit } => Some(Error::SnapshotTooOld { limit: *limit }),
+            _ => None,
+        }
+    }
+
+    /// Whether this error ended the transaction that it happened to.
+    pub(crate) fn ends_transaction(&self) -> bool {
+        matches!(self, Error::Conflict(_) | Error::Deadlock(_) | Error::Wounded(_) | Error::SnapshotTooOld { .. })
+    }
+}
+
+/// A key as it is shown in messages: escaped and cut, or hashed if the database redacts keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyText(Box<str>);
+
+impl KeyText {
+    pub(crate) fn new(key: &[u8], redact: Redact) -> KeyText {
+        match redact {
+            Redact::Show => KeyText(format!("\"{}\"", escape_key(key)).into()),
+            Redact::Hash => KeyText(format!("key #{:016x}", hash(key)).into()),
+        }
+    }
+
+    fn span(span: &Span, redact: Redact) -> KeyText {
+        match redact {
+            Redact::Show => KeyText(span.to_string().into()),
+            Redact::Hash => {
+                let end = span.end.as_ref().map_or(0, |end| hash(end));
+                KeyText(format!("span #{:016x}..#{end:016x}", hash(&span.start)).into())
+            }
+        }
+    }
+}
+
+impl fmt::Display for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// FNV-1a: stable from run to run, so that the same key can be followed through a log.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Whether messages show keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Redact {
+    Show,
+    Hash,
+}
+
+/// A transaction, as messages name it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TxnSummary {
+    /// Its identity, if known.
+    pub id: Option<TxnId>,
+    /// The label that it was begun with.
+    pub label: Option<Arc<str>>,
+}
+
+impl fmt::Display for TxnSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id {
+            Some(id) => write!(f, "{id}")?,
+            None => f.write_str("another transaction")?,
+        }
+        match &self.label {
+            Some(label) => write!(f, " {label:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What two transactions could not both have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ConflictKind {
+    /// This transaction read a key, and another committed a newer version of it.
+    ReadChanged,
+    /// This transaction scanned or locked a span, and another changed what is in it.
+    SpanChanged,
+    /// This transaction writes a key that another committed since this one's snapshot.
+    WrittenSinceSnapshot,
+}
+
+/// Why a transaction could not commit, or could not go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// What clashed.
+    pub kind: ConflictKind,
+    /// This transaction.
+    pub me: TxnSummary,
+    /// The one that committed first, as far as it is still remembered.
+    pub other: TxnSummary,
+    /// The key, as messages show it.
+    pub key: KeyText,
+    /// The span that was scanned, for [`ConflictKind::SpanChanged`].
+    pub span: Option<KeyText>,
+    /// The state that this transaction had read, or had its snapshot of.
+    pub read_ts: Ts,
+    /// When the other committed.
+    pub latest_ts: Ts,
+    /// The key itself: a retry locks it first.
+    pub(crate) lost_on: Key,
+}
+
+impl Conflict {
+    #[allow(clippy::too_many_arguments, reason = "a record of what happened, built in one place")]
+    pub(crate) fn new(
+        kind: ConflictKind,
+        me: TxnSummary,
+        other: TxnSummary,
+        key: &Key,
+        span: Option<&Span>,
+        read_ts: Ts,
+        latest_ts: Ts,
+        redact: Redact,
+    ) -> Conflict {
+        Conflict {
+            kind,
+            me,
+            other,
+            key: KeyText::new(key, redact),
+            span: span.map(|span| KeyText::span(span, redact)),
+            read_ts,
+            latest_ts,
+            lost_on: key.clone(),
+        }
+    }
+
+    fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Conflict { me, other, key, read_ts, latest_ts, .. } = self;
+        match self.kind {
+            ConflictKind::ReadChanged => {
+                write!(f, "conflict (retryable): {me} read {key} as of {read_ts}, and {other} changed it {latest_ts}")
+            }
+            ConflictKind::SpanChanged => {
+                let span = self.span.as_ref().unwrap_or(key);
+                write!(
+                    f,
+                    "conflict (retryable): {me} scanned {span} as of {read_ts}, and {other} changed {key} in it {latest_ts}"
+                )
+            }
+            ConflictKind::WrittenSinceSnapshot => {
+                write!(
+                    f,
+                    "conflict (retryable): {me} writes {key}, and {other} committed it {latest_ts}, after {me}'s snapshot {read_ts}"
+                )
+            }
+        }
+    }
+
+    fn explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Conflict { me, other, key, read_ts, latest_ts, .. } = self;
+        let (mine, edge, topic) = match self.kind {
+            ConflictKind::ReadChanged => ("read", "rw", "write-skew"),
+            ConflictKind::SpanChanged => ("scanned", "rw", "G2"),
+            ConflictKind::WrittenSinceSnapshot => ("writes", "ww", "lost-update"),
+        };
+        let what = self.span.as_ref().unwrap_or(key);
+        write!(f, "\n  {me} {mine} {what} as of {read_ts}")?;
+        write!(f, "\n  {other} wrote {key} and committed {latest_ts}")?;
+        match self.kind {
+            ConflictKind::WrittenSinceSnapshot => write!(f, "   ({other} -{edge}-> {me}, though {me} did not see it)")?,
+            _ => write!(f, "   ({me} -{edge}-> {other})")?,
+        }
+        f.write_str("\n  what to do: begin again and retry; `transact` and `run` do so by themselves")?;
+        write!(f, "\n  fewer conflicts: get_for_update({key}) in pessimistic mode, or a shorter transaction")?;
+        write!(f, "\n  help: anomaly-suite explain {topic}")
+    }
+}
+
+/// A deadlock that this transaction was chosen to break.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Deadlock {
+    /// The cycle: who waited for whom, on what.
+    pub report: Arc<DeadlockReport>,
+    pub(crate) redact: Redact,
+}
+
+/// An older transaction took what this one held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Wound {
+    /// This transaction.
+    pub me: TxnSummary,
+    /// The older one.
+    pub by: TxnId,
+}
+
+/// Who said that a lock is not to be waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    ByCall,
+    ByPolicy,
+}
+
+/// A lock that was not granted, and who stood in the way.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LockWait {
+    /// This transaction.
+    pub me: TxnSummary,
+    /// What was to be locked.
+    pub target: KeyText,
+    /// Those who held it, or waited for it before.
+    pub blockers: Vec<Blocker>,
+    pub(crate) asked: Asked,
+}
+
+impl LockWait {
+    pub(crate) fn on_key(me: TxnSummary, key: &[u8], blockers: Vec<Blocker>, asked: Asked, redact: Redact) -> Self {
+        LockWait { me, target: KeyText::new(key, redact), blockers, asked }
+    }
+
+    pub(crate) fn on_span(me: TxnSummary, span: &Span, blockers: Vec<Blocker>, asked: Asked, redact: Redact) -> Self {
+        LockWait { me, target: KeyText::span(span, redact), blockers, asked }
+    }
+
+    fn blocked_by(&self) -> String {
+        let names: Vec<String> =
+            self.blockers.iter().map(|b| TxnSummary { id: Some(b.txn), label: b.label.clone() }.to_string()).collect();
+        if names.is_empty() { "somebody who has left by now".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// Every attempt of a body failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RetriesExhausted {
+    /// How many times the body ran.
+    pub attempts: u32,
+    /// How long all of them took.
+    pub elapsed: Duration,
+    /// The last error.
+    pub last: Error,
+}
+
+/// A merge could not be computed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct MergeError {
+    /// The operator's name.
+    pub operator: Box<str>,
+    /// The key.
+    pub key: KeyText,
+    /// What the operator said; `None` if no operator of that name is registered.
+    pub reason: Option<Box<str>>,
+}
+
+/// Something is over its limit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TooLarge {
+    /// What: "key", "value", "write set" or "locks of one transaction".
+    pub what: &'static str,
+    /// How large it would be: bytes, or a number of locks.
+    pub size: usize,
+    /// The limit.
+    pub limit: usize,
+    /// The builder method that sets it.
+    pub option: &'static str,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.line(f)?;
+        if f.alternate() { self.explain(f) } else { Ok(()) }
+    }
+}
+
+impl Error {
+    fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Conflict(conflict) => conflict.line(f),
+            Error::Deadlock(deadlock) => match deadlock.redact {
+                Redact::Show => write!(f, "deadlock (retryable): {}", deadlock.report),
+                Redact::Hash => f.write_str("deadlock (retryable): the transaction was chosen to give way"),
+            },
+            Error::Wounded(w) => write!(f, "wounded (retryable): {} held what the older {} needs", w.me, w.by),
+            Error::LockTimeout(w) => {
+                write!(f, "lock timeout (retryable): {} waited for {}, held by {}", w.me, w.target, w.blocked_by())
+            }
+            Error::LockBusy(w) => write!(f, "lock busy: {} wants {}, held by {}", w.me, w.target, w.blocked_by()),
+            Error::SnapshotTooOld { limit } => {
+                write!(f, "snapshot too old (retryable): it was open for longer than {limit:?}")
+            }
+            Error::TransactionEnded => f.write_str("the transaction has ended"),
+            Error::RetriesExhausted(end) => {
+                write!(f, "gave up after {} attempts in {:?}: {}", end.attempts, end.elapsed, end.last)
+            }
+            Error::AlreadyExists(key) => write!(f, "{key} already exists"),
+            Error::NotACounter(key) => write!(f, "{key} is not a counter: a counter is 8 bytes, a big-endian i64"),
+            Error::CounterOverflow(key) => write!(f, "the counter {key} would leave the range of i64"),
+            Error::Merge(e) => match &e.reason {
+                Some(reason) => write!(f, "merge operator {:?} refused {}: {reason}", e.operator, e.key),
+                None => write!(f, "no merge operator {:?} is registered (wanted for {})", e.operator, e.key),
+            },
+            Error::TooLarge(e) => {
+                write!(f, "{} too large: {} is over the limit of {} (Builder::{})", e.what, e.size, e.limit, e.option)
+            }
+            Error::MemoryLimit { limit_bytes } => {
+                write!(f, "the database holds more than its limit of {limit_bytes} bytes (Builder::memory_limit)")
+            }
+            Error::ReadOnly => f.write_str("the transaction was begun read-only"),
+            Error::Unsupported(why) => write!(f, "unsupported: {why}"),
+            Error::SavepointGone => f.write_str("the savepoint is not one of this transaction, or was undone"),
+            Error::Aborted(inner) => write!(f, "{inner}"),
+            Error::Closed => f.write_str("the database is closed"),
+            Error::Config(why) => write!(f, "configuration: {why}"),
+            Error::Poisoned => f.write_str("the log failed: nothing can be written until the database is reopened"),
+            Error::OutcomeUnknown => f.write_str("the outcome of the commit is unknown"),
+        }
+    }
+
+    /// What `{:#}` adds: who, why, and one thing to do.
+    fn explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Conflict(conflict) => conflict.explain(f),
+            Error::Deadlock(deadlock) => {
+                if deadlock.redact == Redact::Show {
+                    write!(f, "\n{:#}", deadlock.report)?;
+                }
+                f.write_str("\n  what to do: retry (`transact` and `run` do so by themselves)")?;
+                f.write_str("\n  fewer deadlocks: lock keys in one order, or get_for_update before a write")
+            }
+            Error::Wounded(_) => f.write_str(
+                "\n  what to do: retry (`transact` and `run` do so, and keep the age, so that a retry wins in the end)",
+            ),
+            Error::LockTimeout(wait) | Error::LockBusy(wait) => {
+                for blocker in &wait.blockers {
+                    let who = TxnSummary { id: Some(blocker.txn), label: blocker.label.clone() };
+                    write!(f, "\n  in the way: {who}")?;
+                }
+                f.write_str("\n  what to do: try the operation again, or roll back and retry; ")?;
+                f.write_str("Db::locks and Db::waits_for show who holds what")
+            }
+            Error::RetriesExhausted(end) => {
+                f.write_str("\n  the last error: ")?;
+                fmt::Display::fmt(&end.last, f)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::Aborted(inner) => Some(inner.as_ref()),
+            Error::RetriesExhausted(end) => Some(&end.last),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(id: u64, label: &str) -> TxnSummary {
+        TxnSummary { id: Some(TxnId(id)), label: Some(label.into()) }
+    }
+
+    #[test]
+    fn a_conflict_names_key_transactions_edge_and_remedy() {
+        let error = Error::Conflict(Box::new(Conflict::new(
+            ConflictKind::ReadChanged,
+            summary(17, "transfer"),
+            summary(16, "go-off-call"),
+            &Key::from_static(b"oncall/alice"),
+            None,
+            Ts(41),
+            Ts(42),
+            Redact::Show,
+        )));
+        let text = format!("{error:#}");
+        for part in ["oncall/alice", "T17 \"transfer\"", "T16 \"go-off-call\"", "-rw->", "what to do", "@42"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        assert_eq!(format!("{error}").lines().count(), 1);
+        assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn redacted_keys_show_a_hash() {
+        let text = KeyText::new(b"secret", Redact::Hash).to_string();
+        assert!(!text.contains("secret") && text.contains('#'));
+        assert_eq!(text, KeyText::new(b"secret", Redact::Hash).to_string());
+    }
+}

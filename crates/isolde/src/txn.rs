@@ -1,0 +1,580 @@
+//! Transactions for people: the blocking API.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use isolde_types::sync::Arc;
+use isolde_types::{Isolation, Key, KeyRange, LockMode, Mode, Ts, TxnId};
+
+use crate::engine::TxnInner;
+use crate::engine::commit::Commit;
+use crate::engine::read::Intent;
+use crate::engine::scan::{End, OnLocked, ScanCore};
+use crate::engine::wait::{Patience, Wait, block_on};
+use crate::engine::write::{Cas, Savepoint};
+use crate::error::{Error, Result};
+
+/// A transaction.
+///
+/// Reads see its own writes. It ends with [`commit`](Txn::commit) or [`rollback`](Txn::rollback);
+/// dropped, it rolls back. Dropping never blocks and never panics. Operations take `&self`, so that
+/// several threads may use one transaction at once, and `commit` takes it by value, so that nothing
+/// can use it afterwards.
+///
+/// *Blocks*: an operation may wait for a lock, in pessimistic mode or in `commit`, for at most the
+/// lock timeout; see each. Reads in optimistic mode never wait.
+///
+/// *Errors*: conflict, deadlock, a wound and a too old snapshot end the transaction, and say so;
+/// after any other error it lives on. For all of them see [`Error`](crate::Error), and
+/// [`is_retryable`](crate::Error::is_retryable) for whether to run the whole transaction again.
+///
+/// ```
+/// # fn main() -> isolde::Result<()> {
+/// let db = isolde::Db::builder().in_memory().open()?;
+/// let t = db.begin()?;
+/// t.put("k", b"v")?;
+/// assert_eq!(t.get("k")?.as_deref(), Some(&b"v"[..]));
+/// t.commit()?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a transaction that is dropped rolls back"]
+pub struct Txn {
+    inner: Arc<TxnInner>,
+}
+
+/// A transaction's operations with another patience: see [`Txn::nowait`] and [`Txn::timeout`].
+#[derive(Clone, Copy)]
+#[must_use]
+pub struct Call<'t> {
+    txn: &'t Txn,
+    patience: Patience,
+}
+
+impl Txn {
+    pub(crate) fn new(inner: Arc<TxnInner>) -> Txn {
+        Txn { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<TxnInner> {
+        &self.inner
+    }
+
+    /// Its identity; smaller is older.
+    #[must_use]
+    pub fn id(&self) -> TxnId {
+        self.inner.id()
+    }
+
+    /// Its level.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.inner.isolation
+    }
+
+    /// Its mode.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.inner.mode
+    }
+
+    /// The state that its snapshot shows, at the levels that read one.
+    #[must_use]
+    pub fn read_ts(&self) -> Option<Ts> {
+        self.inner.policy.has_snapshot().then(|| self.inner.read_ts())
+    }
+
+    /// The same transaction, for calls that do not wait for locks: where they would, they fail with
+    /// [`Error::LockBusy`](crate::Error::LockBusy), and the transaction lives on.
+    pub fn nowait(&self) -> Call<'_> {
+        Call { txn: self, patience: Patience::NoWait }
+    }
+
+    /// The same transaction, for calls that wait for a lock at most this long.
+    pub fn timeout(&self, at_most: Duration) -> Call<'_> {
+        Call { txn: self, patience: Patience::AtMost(at_most) }
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call { txn: self, patience: Patience::Default }
+    }
+
+    /// The value of a key.
+    ///
+    /// *Blocks* for a Shared lock at repeatable read and serializable in pessimistic mode.
+    ///
+    /// # Errors
+    /// As for every operation: see [`Txn`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.call().get(key)
+    }
+
+    /// The value of a key that this transaction means to write.
+    ///
+    /// Pessimistic: locks it (Update where reads lock, else Exclusive) and reads the newest committed
+    /// value; *blocks* for the lock. Optimistic: marks the read, which is then certified at commit at
+    /// any level. In a snapshot view, a commit newer than the snapshot is a conflict at once.
+    ///
+    /// # Errors
+    /// As for every operation; also `ReadOnly`.
+    pub fn get_for_update(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.call().get_for_update(key)
+    }
+
+    /// The value of a key that must stay as it is until this transaction ends: a Shared lock, or in
+    /// optimistic mode a marked read. Otherwise as [`get_for_update`](Txn::get_for_update).
+    ///
+    /// # Errors
+    /// As for every operation; also `ReadOnly`.
+    pub fn get_for_share(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.call().get_for_share(key)
+    }
+
+    /// The value of a key, neither locked nor certified: the level promises nothing for this read.
+    ///
+    /// What is given up: a decision that rests on it may rest on a value that changes before the
+    /// commit. Good for hints and displays. Never waits.
+    ///
+    /// # Errors
+    /// As for every operation: see [`Txn`].
+    pub fn get_untracked(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.call().get_with(key.as_ref(), Intent::Untracked)
+    }
+
+    /// Whether a key is present; a read like [`get`](Txn::get).
+    ///
+    /// # Errors
+    /// As for every operation: see [`Txn`].
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.get(key).map(|value| value.is_some())
+    }
+
+    /// The values of several keys, in their order. At read committed they come from one view.
+    ///
+    /// # Errors
+    /// As for every operation: see [`Txn`].
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
+        let (call, wait) = (self.call(), Wait::new(Patience::Default));
+        call.block(&wait, self.inner.multi_get(&wait, keys))
+    }
+
+    /// The rows of a span, in key order, from either end.
+    ///
+    /// The iterator is `'static`, sees own writes as of its creation, and does its work as it goes.
+    /// In pessimistic mode its `next` *blocks*: at repeatable read for a Shared lock on each row, at
+    /// serializable for one on the span (first as far as a small first part, then on all the rest).
+    ///
+    /// ```
+    /// # use isolde::{Db, prefix};
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = Db::builder().in_memory().open()?;
+    /// db.put("acct/1", b"10")?;
+    /// db.put("acct/2", b"20")?;
+    /// let t = db.begin()?;
+    /// let keys: Vec<_> = t.scan(prefix("acct/")).keys().rev().collect::<Result<_, _>>()?;
+    /// assert_eq!(keys, ["acct/2", "acct/1"]);
+    /// # Ok(()) }
+    /// ```
+    pub fn scan(&self, span: impl KeyRange) -> Scan {
+        Scan::new(ScanCore::new(&self.inner, span.into_span()), Patience::Default)
+    }
+
+    /// The first row of a span.
+    ///
+    /// # Errors
+    /// As for every operation: see [`Txn`].
+    pub fn first(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+        self.scan(span).next().transpose()
+    }
+
+    /// The last row of a span.
+    ///
+    /// # Errors
+    /// As for every operation: see [`Txn`].
+    pub fn last(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+        self.scan(span).next_back().transpose()
+    }
+
+    /// Sets a key. Reads nothing.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// # Errors
+    /// As for every operation; also `TooLarge`, `MemoryLimit`, `ReadOnly`.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_bytes(key, Bytes::copy_from_slice(value.as_ref()))
+    }
+
+    /// Sets a key to a value that is not copied. Otherwise as [`put`](Txn::put).
+    ///
+    /// # Errors
+    /// As for [`put`](Txn::put).
+    pub fn put_bytes(&self, key: impl AsRef<[u8]>, value: Bytes) -> Result<()> {
+        self.call().put_bytes(key, value)
+    }
+
+    /// Sets a key that is absent: a read of its absence, kept like any read on which a write depends.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it is present, and the transaction lives on; otherwise as for
+    /// [`put`](Txn::put).
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.call().insert(key, value)
+    }
+
+    /// Deletes a key, present or not. Reads nothing, so it does not say which.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// # Errors
+    /// As for [`put`](Txn::put).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.call().delete(key)
+    }
+
+    /// Adds to a counter: 8 bytes, a big-endian `i64`; an absent one is 0.
+    ///
+    /// It reads nothing, so two increments of one counter commute: in optimistic mode neither aborts
+    /// the other. Reading the key in the same transaction makes it an ordinary read and write.
+    ///
+    /// # Errors
+    /// `NotACounter`, `CounterOverflow`, here or at commit: where it is resolved. Otherwise as for
+    /// [`put`](Txn::put).
+    pub fn increment(&self, key: impl AsRef<[u8]>, by: i64) -> Result<()> {
+        self.call().increment(key, by)
+    }
+
+    /// Merges an operand into a value with an operator that the builder registered. Blind, like
+    /// [`increment`](Txn::increment).
+    ///
+    /// # Errors
+    /// `Merge` if the operator is not registered or refuses. Otherwise as for [`put`](Txn::put).
+    pub fn merge(&self, operator: &str, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<()> {
+        self.call().merge(operator, key, operand)
+    }
+
+    /// Sets a key to `new` if its value is `expected`; `None` stands for absent. A lost race is a
+    /// value, not an error.
+    ///
+    /// # Errors
+    /// As for [`put`](Txn::put).
+    pub fn compare_and_set(&self, key: impl AsRef<[u8]>, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<Cas> {
+        self.call().compare_and_set(key, expected, new)
+    }
+
+    /// Sets a key to what `update` makes of its value (`None`: absent, delete); gives the value
+    /// before.
+    ///
+    /// # Errors
+    /// As for [`put`](Txn::put).
+    pub fn fetch_update(
+        &self,
+        key: impl AsRef<[u8]>,
+        update: impl FnOnce(Option<&[u8]>) -> Option<Bytes>,
+    ) -> Result<Option<Bytes>> {
+        self.call().fetch_update(key, update)
+    }
+
+    /// Keeps a span as it is until this transaction ends, keys that are not there included.
+    ///
+    /// Pessimistic: locks it; *blocks*. Optimistic: marks it; it is certified at commit, and the mode
+    /// does not matter.
+    ///
+    /// # Errors
+    /// As for every operation; also `ReadOnly`.
+    pub fn lock(&self, span: impl KeyRange, mode: LockMode) -> Result<()> {
+        self.call().lock(span, mode)
+    }
+
+    /// A place in this transaction to return to.
+    pub fn savepoint(&self) -> Savepoint {
+        self.inner.savepoint()
+    }
+
+    /// Undoes the writes since the savepoint, and gives back the locks that they took. What was read
+    /// was seen: its locks, and its place in the read set, stay. Later savepoints are gone.
+    ///
+    /// # Errors
+    /// `SavepointGone`; as for every operation.
+    pub fn rollback_to(&self, savepoint: Savepoint) -> Result<()> {
+        let (call, wait) = (self.call(), Wait::new(Patience::Default));
+        call.block(&wait, async { self.inner.rollback_to(savepoint) })
+    }
+
+    /// Commits: all of its writes become visible at once, or none.
+    ///
+    /// *Blocks*, in optimistic mode, for Exclusive locks on the keys written; in either mode until
+    /// earlier commits that are being certified have finished.
+    ///
+    /// # Errors
+    /// Any: the transaction is rolled back then. `Conflict` and `Deadlock` are retryable.
+    pub fn commit(self) -> Result<Commit> {
+        let inner = Arc::clone(&self.inner);
+        let wait = Wait::new(Patience::Default);
+        block_on(&*inner.core.config.clock, inner.lock_timeout, &wait, inner.commit(&wait))
+    }
+
+    /// Rolls back: as if it had never been. Never blocks.
+    pub fn rollback(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Txn {
+    fn drop(&mut self) {
+        self.inner.roll_back();
+    }
+}
+
+impl std::fmt::Debug for Txn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Txn({}, {}, {})", self.id(), self.isolation(), self.mode())
+    }
+}
+
+impl Call<'_> {
+    /// Runs one operation to its end on this thread.
+    fn block<T>(self, wait: &Wait, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        let inner = &self.txn.inner;
+        let timeout = match self.patience {
+            Patience::AtMost(at_most) => Some(at_most),
+            Patience::Default | Patience::NoWait => inner.lock_timeout,
+        };
+        block_on(&*inner.core.config.clock, timeout, wait, inner.inside(operation).run())
+    }
+
+    fn get_with(self, key: &[u8], intent: Intent) -> Result<Option<Bytes>> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.get(&wait, key, intent))
+    }
+
+    /// See [`Txn::get`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get(self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.get_with(key.as_ref(), Intent::Plain)
+    }
+
+    /// See [`Txn::get_for_update`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get_for_update(self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.get_with(key.as_ref(), Intent::Update)
+    }
+
+    /// See [`Txn::get_for_share`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get_for_share(self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.get_with(key.as_ref(), Intent::Share)
+    }
+
+    /// See [`Txn::put`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_bytes(key, Bytes::copy_from_slice(value.as_ref()))
+    }
+
+    /// See [`Txn::put_bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_bytes(self, key: impl AsRef<[u8]>, value: Bytes) -> Result<()> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.write(&wait, key.as_ref(), Some(value)))
+    }
+
+    /// See [`Txn::insert`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn insert(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let wait = Wait::new(self.patience);
+        let value = Bytes::copy_from_slice(value.as_ref());
+        self.block(&wait, self.txn.inner.insert(&wait, key.as_ref(), value))
+    }
+
+    /// See [`Txn::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(self, key: impl AsRef<[u8]>) -> Result<()> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.write(&wait, key.as_ref(), None))
+    }
+
+    /// See [`Txn::increment`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn increment(self, key: impl AsRef<[u8]>, by: i64) -> Result<()> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.increment(&wait, key.as_ref(), by))
+    }
+
+    /// See [`Txn::merge`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn merge(self, operator: &str, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<()> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.merge(&wait, operator, key.as_ref(), operand.as_ref()))
+    }
+
+    /// See [`Txn::compare_and_set`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compare_and_set(self, key: impl AsRef<[u8]>, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<Cas> {
+        let wait = Wait::new(self.patience);
+        let new = new.map(Bytes::copy_from_slice);
+        self.block(&wait, self.txn.inner.compare_and_set(&wait, key.as_ref(), expected, new))
+    }
+
+    /// See [`Txn::fetch_update`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fetch_update(
+        self,
+        key: impl AsRef<[u8]>,
+        update: impl FnOnce(Option<&[u8]>) -> Option<Bytes>,
+    ) -> Result<Option<Bytes>> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.fetch_update(&wait, key.as_ref(), update))
+    }
+
+    /// See [`Txn::lock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock(self, span: impl KeyRange, mode: LockMode) -> Result<()> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.lock_whole_span(&wait, span.into_span(), mode))
+    }
+}
+
+/// The rows of a span: see [`Txn::scan`].
+///
+/// *Errors*: a lock that is not granted in time leaves the iterator where it was, and the next call
+/// tries the same row again. If the transaction has ended it yields `TransactionEnded` once, then
+/// nothing.
+#[must_use = "iterators do nothing unless consumed"]
+pub struct Scan {
+    core: ScanCore,
+    patience: Patience,
+    done: bool,
+}
+
+impl Scan {
+    fn new(core: ScanCore, patience: Patience) -> Scan {
+        Scan { core, patience, done: false }
+    }
+
+    /// Locks (in optimistic mode: marks) each row that is returned, to be written.
+    ///
+    /// Candidates are found in the call's view, locked, and read again; those that are gone by then
+    /// are dropped, and none is added.
+    pub fn for_update(mut self) -> Scan {
+        self.core.intent = Intent::Update;
+        self
+    }
+
+    /// Locks (in optimistic mode: marks) each row that is returned, so that it stays.
+    pub fn for_share(mut self) -> Scan {
+        self.core.intent = Intent::Share;
+        self
+    }
+
+    /// Where a row is locked by somebody else, fails with `LockBusy` instead of waiting.
+    /// Refused in optimistic mode, where nothing is locked.
+    pub fn nowait(mut self) -> Scan {
+        self.core.on_locked = OnLocked::Refuse;
+        self.patience = Patience::NoWait;
+        self
+    }
+
+    /// Leaves out rows that are locked by somebody else: for queues.
+    ///
+    /// Refused (`Unsupported`) at repeatable read and serializable, where it would be unsound, and in
+    /// optimistic mode, where nothing is locked.
+    pub fn skip_locked(mut self) -> Scan {
+        self.core.on_locked = OnLocked::Skip;
+        self
+    }
+
+    /// Waits for a lock at most this long.
+    pub fn timeout(mut self, at_most: Duration) -> Scan {
+        self.patience = Patience::AtMost(at_most);
+        self
+    }
+
+    /// The keys alone.
+    pub fn keys(self) -> Keys {
+        Keys { scan: self }
+    }
+
+    fn step(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
+        if self.done {
+            return None;
+        }
+        let txn = Arc::clone(&self.core.txn);
+        let wait = Wait::new(self.patience);
+        let timeout = match self.patience {
+            Patience::AtMost(at_most) => Some(at_most),
+            Patience::Default | Patience::NoWait => txn.lock_timeout,
+        };
+        let operation = txn.inside(self.core.next(&wait, end)).run();
+        let row = block_on(&*txn.core.config.clock, timeout, &wait, operation);
+        self.done = match &row {
+            Ok(row) => row.is_none(),
+            Err(error) => matches!(error, Error::TransactionEnded) || error.ends_transaction(),
+        };
+        row.transpose()
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<(Key, Bytes)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(End::Front)
+    }
+}
+
+impl DoubleEndedIterator for Scan {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(End::Back)
+    }
+}
+
+/// The keys of a span: see [`Scan::keys`].
+#[must_use = "iterators do nothing unless consumed"]
+pub struct Keys {
+    scan: Scan,
+}
+
+impl Iterator for Keys {
+    type Item = Result<Key>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.scan.next().map(|row| row.map(|(key, _)| key))
+    }
+}
+
+impl DoubleEndedIterator for Keys {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.scan.next_back().map(|row| row.map(|(key, _)| key))
+    }
+}
+
+const _: () = {
+    const fn shared<T: Send + Sync + 'static>() {}
+    shared::<Txn>();
+    const fn sent<T: Send + 'static>() {}
+    sent::<Scan>();
+};

@@ -1,0 +1,336 @@
+//! What each call does, at every level and in both modes.
+
+use isolde::{Cas, Db, Error, ErrorKind, Isolation, Mode, Result, Txn, prefix};
+
+fn db() -> Db {
+    Db::builder()
+        .in_memory()
+        .merge_operator("append", |old, new| Ok([old.unwrap_or_default(), new].concat()))
+        .merge_operator("refuse", |_, _| Err("never".into()))
+        .open()
+        .unwrap()
+}
+
+/// Runs a test at every level and mode, and checks the database afterwards.
+fn everywhere(test: impl Fn(&Db, &dyn Fn() -> Txn)) {
+    for isolation in Isolation::ALL {
+        for mode in Mode::ALL {
+            let db = db();
+            test(&db, &|| db.txn().isolation(isolation).mode(mode).begin().unwrap());
+            db.check().unwrap();
+        }
+    }
+}
+
+fn rows(txn: &Txn) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    txn.scan(..).map(|row| row.map(|(k, v)| (text(&k), text(&v)))).collect::<Result<_>>().unwrap()
+}
+
+#[test]
+fn own_writes_are_read_by_every_call() {
+    everywhere(|db, begin| {
+        db.put("b", "old").unwrap();
+        db.put("d", "gone").unwrap();
+        let t = begin();
+        t.put("a", "1").unwrap();
+        t.put("b", "2").unwrap();
+        t.delete("d").unwrap();
+        t.increment("n", 5).unwrap();
+        assert_eq!(t.get("b").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(t.get("d").unwrap(), None);
+        assert_eq!(t.get("n").unwrap().as_deref(), Some(&5_i64.to_be_bytes()[..]));
+        let five = String::from_utf8_lossy(&5_i64.to_be_bytes()).into_owned();
+        let expected = [("a", "1"), ("b", "2"), ("n", five.as_str())];
+        assert_eq!(rows(&t), expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let backwards: Vec<_> = t.scan(..).keys().rev().collect::<Result<_>>().unwrap();
+        assert_eq!(backwards, ["n", "b", "a"]);
+        t.commit().unwrap();
+        assert_eq!(db.get("b").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(db.get("d").unwrap(), None);
+    });
+}
+
+#[test]
+fn a_rolled_back_or_dropped_transaction_leaves_nothing() {
+    everywhere(|db, begin| {
+        db.put("k", "before").unwrap();
+        let t = begin();
+        t.put("k", "after").unwrap();
+        t.insert("new", "x").unwrap();
+        t.rollback();
+        {
+            let t = begin();
+            t.delete("k").unwrap();
+        }
+        assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"before"[..]));
+        assert_eq!(db.get("new").unwrap(), None);
+    });
+}
+
+#[test]
+fn savepoints_undo_writes_and_keep_earlier_ones() {
+    everywhere(|db, begin| {
+        db.put("k", "0").unwrap();
+        let t = begin();
+        t.put("k", "1").unwrap();
+        let first = t.savepoint();
+        t.put("k", "2").unwrap();
+        t.put("l", "2").unwrap();
+        let second = t.savepoint();
+        t.delete("k").unwrap();
+        t.rollback_to(second).unwrap();
+        assert_eq!(t.get("k").unwrap().as_deref(), Some(&b"2"[..]));
+        t.rollback_to(first).unwrap();
+        assert_eq!(t.get("k").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(t.get("l").unwrap(), None);
+        assert_eq!(t.rollback_to(second).unwrap_err().kind(), ErrorKind::SavepointGone);
+        t.rollback_to(first).unwrap();
+        t.commit().unwrap();
+        assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(db.get("l").unwrap(), None);
+    });
+}
+
+#[test]
+fn insert_fails_on_a_present_key_and_the_transaction_lives_on() {
+    everywhere(|db, begin| {
+        db.put("k", "v").unwrap();
+        let t = begin();
+        assert_eq!(t.insert("k", "w").unwrap_err().kind(), ErrorKind::AlreadyExists);
+        t.insert("l", "w").unwrap();
+        assert_eq!(t.insert("l", "x").unwrap_err().kind(), ErrorKind::AlreadyExists);
+        t.commit().unwrap();
+        assert_eq!(db.get("l").unwrap().as_deref(), Some(&b"w"[..]));
+    });
+}
+
+#[test]
+fn compare_and_set_swaps_or_tells_the_current_value() {
+    everywhere(|_, begin| {
+        let t = begin();
+        assert_eq!(t.compare_and_set("k", Some(b"x"), Some(b"y")).unwrap(), Cas::Current(None));
+        assert_eq!(t.compare_and_set("k", None, Some(b"y")).unwrap(), Cas::Swapped);
+        assert_eq!(t.compare_and_set("k", None, None).unwrap(), Cas::Current(Some("y".into())));
+        assert_eq!(t.compare_and_set("k", Some(b"y"), None).unwrap(), Cas::Swapped);
+        assert_eq!(t.fetch_update("k", |old| Some([old.unwrap_or(b"z"), b"!"].concat().into())).unwrap(), None);
+        assert_eq!(t.get("k").unwrap().as_deref(), Some(&b"z!"[..]));
+        t.commit().unwrap();
+    });
+}
+
+#[test]
+fn counters_and_merges_are_resolved_where_they_must() {
+    everywhere(|db, begin| {
+        db.put("text", "abc").unwrap();
+        let t = begin();
+        t.increment("n", 2).unwrap();
+        t.increment("n", 3).unwrap();
+        t.merge("append", "log", "a").unwrap();
+        t.merge("append", "log", "b").unwrap();
+        assert_eq!(t.merge("nobody", "log", "b").unwrap_err().kind(), ErrorKind::Merge);
+        t.commit().unwrap();
+        assert_eq!(db.get("n").unwrap().as_deref(), Some(&5_i64.to_be_bytes()[..]));
+        assert_eq!(db.get("log").unwrap().as_deref(), Some(&b"ab"[..]));
+
+        let t = begin();
+        let outcome = t.increment("text", 1).and_then(|()| t.commit().map(|_| ()));
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NotACounter);
+        let t = begin();
+        let outcome = t.merge("refuse", "log", "b").and_then(|()| t.commit().map(|_| ()));
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Merge);
+    });
+}
+
+#[test]
+fn scans_meet_in_the_middle_and_honour_their_bounds() {
+    everywhere(|db, begin| {
+        for i in 0..300 {
+            db.put(format!("k{i:03}"), "v").unwrap();
+        }
+        let t = begin();
+        t.put("k150x", "own").unwrap();
+        let mut scan = t.scan("k010".."k290");
+        let mut keys = Vec::new();
+        let mut tail = Vec::new();
+        while let Some(row) = scan.next() {
+            keys.push(row.unwrap().0);
+            if let Some(row) = scan.next_back() {
+                tail.push(row.unwrap().0);
+            }
+        }
+        tail.reverse();
+        keys.extend(tail);
+        let mut expected: Vec<String> = (10..290).map(|i| format!("k{i:03}")).collect();
+        expected.push("k150x".into());
+        expected.sort();
+        assert_eq!(keys, expected);
+        assert_eq!(t.scan("z".."a").count(), 0);
+        assert_eq!(t.scan(prefix("k00")).count(), 10);
+        assert_eq!(t.first(..).unwrap().unwrap().0, "k000");
+        assert_eq!(t.last(.."k100").unwrap().unwrap().0, "k099");
+        t.commit().unwrap();
+    });
+}
+
+#[test]
+fn an_iterator_that_outlives_its_transaction_says_so_once() {
+    everywhere(|db, begin| {
+        db.put("a", "1").unwrap();
+        let t = begin();
+        let mut scan = t.scan(..);
+        t.rollback();
+        assert_eq!(scan.next().unwrap().unwrap_err().kind(), ErrorKind::TransactionEnded);
+        assert!(scan.next().is_none());
+        drop(scan);
+    });
+}
+
+#[test]
+fn empty_keys_and_values_are_legal() {
+    everywhere(|db, begin| {
+        let t = begin();
+        t.put("", "").unwrap();
+        assert_eq!(t.get("").unwrap().as_deref(), Some(&b""[..]));
+        t.commit().unwrap();
+        assert_eq!(db.first(..).unwrap(), Some(("".into(), "".into())));
+    });
+}
+
+#[test]
+fn read_only_transactions_refuse_to_write_or_lock() {
+    for isolation in Isolation::ALL {
+        for mode in Mode::ALL {
+            let db = db();
+            db.put("k", "v").unwrap();
+            let t = db.txn().isolation(isolation).mode(mode).read_only().begin().unwrap();
+            assert_eq!(t.get("k").unwrap().as_deref(), Some(&b"v"[..]));
+            assert_eq!(t.put("k", "w").unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(t.delete("k").unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(t.increment("k", 1).unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(t.get_for_update("k").unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(t.lock(.., isolde::LockMode::Shared).unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(t.scan(..).for_update().next().unwrap().unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(t.scan(..).count(), 1);
+            t.commit().unwrap();
+            db.check().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_body_is_run_again_after_a_conflict_and_gives_its_own_errors() {
+    let db = db();
+    db.put("n", 0_i64.to_be_bytes()).unwrap();
+    let runs = std::cell::Cell::new(0);
+    db.transact(|t| {
+        let before = t.get("n")?;
+        runs.set(runs.get() + 1);
+        if runs.get() == 1 {
+            db.put("n", 7_i64.to_be_bytes())?;
+        }
+        t.put("n", before.unwrap_or_default())
+    })
+    .unwrap();
+    assert_eq!(runs.get(), 2);
+
+    #[derive(Debug, PartialEq)]
+    enum Bank {
+        Insufficient,
+        Db(ErrorKind),
+    }
+    impl From<Error> for Bank {
+        fn from(error: Error) -> Self {
+            Bank::Db(error.kind())
+        }
+    }
+    let end = db.txn().run(|_| Err::<(), _>(Bank::Insufficient));
+    assert_eq!(end, Err(Bank::Insufficient));
+    let runs = std::cell::Cell::new(0);
+    let end = db.txn().run(|t| {
+        runs.set(runs.get() + 1);
+        t.get("n")?;
+        if runs.get() == 1 {
+            db.increment("n", 1)?;
+        }
+        t.put("n", "x")?;
+        t.get_for_update("n")?;
+        Ok::<_, Bank>(())
+    });
+    assert_eq!((end, runs.get()), (Ok(()), 2), "a conflict behind a foreign error type is retried");
+    db.check().unwrap();
+}
+
+#[test]
+fn a_panic_in_a_body_rolls_back_and_the_database_goes_on() {
+    everywhere(|db, begin| {
+        let t = begin();
+        let (isolation, mode) = (t.isolation(), t.mode());
+        drop(t);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            db.txn().isolation(isolation).mode(mode).run(|t| -> Result<()> {
+                t.put("k", "v")?;
+                panic!("the body's own");
+            })
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(db.get("k").unwrap(), None);
+        db.put("k", "w").unwrap();
+    });
+}
+
+#[test]
+fn closing_ends_open_transactions_and_refuses_from_inside_a_body() {
+    let db = db();
+    let t = db.begin().unwrap();
+    t.put("k", "v").unwrap();
+    let refused = db.transact(|_| db.close());
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
+    db.close().unwrap();
+    assert_eq!(t.get("k").unwrap_err().kind(), ErrorKind::TransactionEnded);
+    assert_eq!(t.commit().unwrap_err().kind(), ErrorKind::TransactionEnded);
+    assert_eq!(db.begin().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(db.get("k").unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn the_last_handle_may_go_while_transactions_are_open() {
+    let db = db();
+    db.put("k", "v").unwrap();
+    let t = db.begin().unwrap();
+    let scan = t.scan(..);
+    drop(db);
+    assert_eq!(t.get("k").unwrap().as_deref(), Some(&b"v"[..]));
+    t.put("k", "w").unwrap();
+    t.commit().unwrap();
+    drop(scan);
+}
+
+#[test]
+fn limits_are_errors_that_name_their_option() {
+    let db = Db::builder()
+        .in_memory()
+        .max_key_bytes(4)
+        .max_value_bytes(8)
+        .max_write_set_bytes(64)
+        .max_locks_per_transaction(3)
+        .open()
+        .unwrap();
+    for mode in Mode::ALL {
+        let t = db.txn().mode(mode).begin().unwrap();
+        t.put("kkkk", "vvvvvvvv").unwrap();
+        let long_key = t.put("kkkkk", "v").unwrap_err();
+        assert!(long_key.to_string().contains("max_key_bytes"), "{long_key}");
+        assert_eq!(t.put("k", "vvvvvvvvv").unwrap_err().kind(), ErrorKind::TooLarge);
+        t.commit().unwrap();
+        let t = db.txn().mode(mode).begin().unwrap();
+        let full = (0..100).find_map(|i| t.put(format!("{i}"), "vvvvvv").err()).unwrap();
+        assert_eq!(full.kind(), ErrorKind::TooLarge);
+    }
+    let t = db.txn().mode(Mode::Pessimistic).begin().unwrap();
+    (0..3).for_each(|i| t.put(format!("l{i}"), "").unwrap());
+    let too_many = t.put("l3", "").unwrap_err();
+    assert!(too_many.to_string().contains("max_locks_per_transaction"), "{too_many}");
+    t.commit().unwrap();
+    db.check().unwrap();
+}
