@@ -1,2 +1,48 @@
-//! `isolde-bench`.
-fn main() {}
+//! `isolde-bench`: what isolation costs.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use isolde_bench::shape::{self, Bound};
+
+#[derive(Parser)]
+#[command(version, about = "Measures what isolation costs")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The ratios that must hold on any machine, with PASS or FAIL; exits 1 on a FAIL
+    Shape {
+        /// How many keys each table holds
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: u64,
+        /// How many interleaved rounds are run
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Shape { keys, rounds } => shape(keys, usize::from(rounds)),
+    }
+}
+
+fn shape(keys: u64, rounds: usize) -> ExitCode {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("isolde-bench shape: {keys} keys, {rounds} rounds, {cores} cores, in memory, glibc's allocator");
+    let verdicts = shape::run(keys.max(1), rounds);
+    println!("medians of the rounds' ratios:");
+    for verdict in &verdicts {
+        let bound = match verdict.bound {
+            Bound::AtMost(bound) => format!("at most {bound}"),
+            Bound::AtLeast(bound) => format!("at least {bound}"),
+        };
+        let word = if verdict.passes() { "PASS" } else { "FAIL" };
+        println!("{word}  {:<45} {:>6.2}x  ({bound})", verdict.name, verdict.ratio);
+    }
+    if verdicts.iter().all(shape::Verdict::passes) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
