@@ -1,0 +1,263 @@
+//! The whole commit path under shuttle: random interleavings of threads, at every latch and atomic.
+//!
+//! Run by `tools/shuttle`. Polling on one thread cannot see faults inside a commit; this can.
+#![cfg(shuttle)]
+
+use std::sync::Arc;
+
+use isolde::{Db, Isolation, Mode, Result, Txn};
+use shuttle::thread;
+
+/// Schedules per test: random ones, and as many of probabilistic concurrency testing (depth 3).
+const SCHEDULES: usize = 1_500;
+
+fn explore(test: impl Fn() + Send + Sync + Clone + 'static) {
+    shuttle::check_random(test.clone(), SCHEDULES);
+    shuttle::check_pct(test, SCHEDULES, 3);
+}
+
+fn db() -> Db {
+    Db::builder().in_memory().no_lock_timeout().open().unwrap()
+}
+
+fn begin(db: &Db, isolation: Isolation, mode: Mode) -> Txn {
+    db.txn().isolation(isolation).mode(mode).begin().unwrap()
+}
+
+fn number(value: Option<isolde::Bytes>) -> i64 {
+    value.map_or(0, |bytes| i64::from_be_bytes(bytes[..].try_into().unwrap()))
+}
+
+fn set(txn: &Txn, key: &str, value: i64) -> Result<()> {
+    txn.put(key, value.to_be_bytes())
+}
+
+/// Runs one body once in each thread, and gives how many of them committed.
+fn all_at_once(bodies: Vec<Box<dyn FnOnce() -> bool + Send>>) -> usize {
+    let threads: Vec<_> = bodies.into_iter().map(|body| thread::spawn(body)).collect();
+    threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
+}
+
+/// No update is lost: the counter is what those who committed added.
+fn counter(isolation: Isolation, modes: [Mode; 3]) {
+    explore(move || {
+        let db = db();
+        let bodies = modes
+            .map(|mode| {
+                let db = db.clone();
+                Box::new(move || {
+                    let add_one = || {
+                        let txn = begin(&db, isolation, mode);
+                        let before = number(txn.get("n")?);
+                        set(&txn, "n", before + 1)?;
+                        txn.commit()
+                    };
+                    add_one().is_ok()
+                }) as Box<dyn FnOnce() -> bool + Send>
+            })
+            .into_iter()
+            .collect();
+        let committed = all_at_once(bodies);
+        assert_eq!(number(db.get("n").unwrap()), i64::try_from(committed).unwrap(), "an update was lost");
+        assert!(committed > 0, "everybody gave way to everybody");
+        db.check().unwrap();
+    });
+}
+
+#[test]
+fn no_update_is_lost_among_optimistic_transactions() {
+    counter(Isolation::Serializable, [Mode::Optimistic; 3]);
+}
+
+#[test]
+fn no_update_is_lost_among_pessimistic_transactions() {
+    counter(Isolation::Serializable, [Mode::Pessimistic; 3]);
+}
+
+#[test]
+fn no_update_is_lost_when_modes_mix() {
+    counter(Isolation::Serializable, [Mode::Optimistic, Mode::Pessimistic, Mode::Optimistic]);
+    counter(Isolation::RepeatableRead, [Mode::Optimistic, Mode::Pessimistic, Mode::Optimistic]);
+    counter(Isolation::Snapshot, [Mode::Optimistic, Mode::Pessimistic, Mode::Optimistic]);
+}
+
+/// A transaction is seen whole or not at all, in whatever view.
+#[test]
+fn commits_become_visible_at_once() {
+    explore(|| {
+        let db = db();
+        let mut bodies: Vec<Box<dyn FnOnce() -> bool + Send>> = Vec::new();
+        for (amount, mode) in [(1, Mode::Optimistic), (2, Mode::Pessimistic)] {
+            let db = db.clone();
+            bodies.push(Box::new(move || {
+                let txn = begin(&db, Isolation::ReadCommitted, mode);
+                let both = set(&txn, "x", amount).and_then(|()| set(&txn, "y", -amount));
+                both.and_then(|()| txn.commit()).is_ok()
+            }));
+        }
+        for isolation in [Isolation::Snapshot, Isolation::Serializable] {
+            let db = db.clone();
+            bodies.push(Box::new(move || {
+                let txn = db.txn().isolation(isolation).read_only().begin().unwrap();
+                let (x, y) = (number(txn.get("x").unwrap()), number(txn.get("y").unwrap()));
+                assert_eq!(x + y, 0, "half of a commit was seen");
+                let rows: Vec<i64> = txn.scan(..).map(|row| number(Some(row.unwrap().1))).collect();
+                assert_eq!(rows.iter().sum::<i64>(), 0, "half of a commit was scanned");
+                txn.commit().is_ok()
+            }));
+        }
+        all_at_once(bodies);
+        db.check().unwrap();
+    });
+}
+
+/// What a commit acknowledged, the next transaction of the same thread sees, whoever else commits.
+#[test]
+fn an_acknowledged_commit_is_visible_to_whoever_begins_later() {
+    explore(|| {
+        let db = db();
+        let writers = ["a", "b", "c"].map(|key| {
+            let db = db.clone();
+            Box::new(move || {
+                let txn = begin(&db, Isolation::Serializable, Mode::Optimistic);
+                // A read of another key: so that there is something to certify.
+                let outcome = txn.get("z").and_then(|_| set(&txn, key, 1)).and_then(|()| txn.commit());
+                if let Ok(commit) = outcome {
+                    assert!(db.visible_ts() >= commit.ts, "I2: acknowledged before it was visible");
+                    assert_eq!(number(db.get(key).unwrap()), 1, "I2: an own commit was not seen");
+                }
+                true
+            }) as Box<dyn FnOnce() -> bool + Send>
+        });
+        all_at_once(writers.into_iter().collect());
+        db.check().unwrap();
+    });
+}
+
+/// Two doctors, at least one of whom stays: at serializable, in both modes and mixed.
+#[test]
+fn write_skew_never_commits_at_serializable() {
+    for modes in [[Mode::Optimistic; 2], [Mode::Pessimistic; 2], [Mode::Optimistic, Mode::Pessimistic]] {
+        explore(move || {
+            let db = db();
+            db.put("x", 1_i64.to_be_bytes()).unwrap();
+            db.put("y", 1_i64.to_be_bytes()).unwrap();
+            let bodies = [("x", modes[0]), ("y", modes[1])].map(|(mine, mode)| {
+                let db = db.clone();
+                Box::new(move || {
+                    let leave = || {
+                        let txn = begin(&db, Isolation::Serializable, mode);
+                        let on_call = number(txn.get("x")?) + number(txn.get("y")?);
+                        if on_call > 1 {
+                            set(&txn, mine, 0)?;
+                        }
+                        txn.commit()
+                    };
+                    leave().is_ok()
+                }) as Box<dyn FnOnce() -> bool + Send>
+            });
+            all_at_once(bodies.into_iter().collect());
+            let on_call = number(db.get("x").unwrap()) + number(db.get("y").unwrap());
+            assert!(on_call >= 1, "both left");
+            db.check().unwrap();
+        });
+    }
+}
+
+/// The same with spans: each inserts only if the span is empty.
+#[test]
+fn predicate_write_skew_never_commits_at_serializable() {
+    for modes in [[Mode::Optimistic; 2], [Mode::Pessimistic; 2], [Mode::Optimistic, Mode::Pessimistic]] {
+        explore(move || {
+            let db = db();
+            let bodies = [("a/1", modes[0]), ("a/2", modes[1])].map(|(mine, mode)| {
+                let db = db.clone();
+                Box::new(move || {
+                    let book = || {
+                        let txn = begin(&db, Isolation::Serializable, mode);
+                        if txn.scan(isolde::prefix("a/")).count() == 0 {
+                            set(&txn, mine, 1)?;
+                        }
+                        txn.commit()
+                    };
+                    book().is_ok()
+                }) as Box<dyn FnOnce() -> bool + Send>
+            });
+            all_at_once(bodies.into_iter().collect());
+            assert!(db.snapshot().unwrap().scan(..).count() <= 1, "both booked");
+            db.check().unwrap();
+        });
+    }
+}
+
+/// Whoever gets a lock sees the outcome of whoever had it before (I4).
+#[test]
+fn a_lock_is_given_on_only_when_its_holders_outcome_is_visible() {
+    explore(|| {
+        let db = db();
+        let bodies = (0..3).map(|_| {
+            let db = db.clone();
+            Box::new(move || {
+                let txn = begin(&db, Isolation::ReadCommitted, Mode::Pessimistic);
+                let before = number(txn.get_for_update("n").unwrap());
+                assert!(before <= number(db.get("n").unwrap()), "I2: a locked read was ahead of what is visible");
+                set(&txn, "n", before + 1).unwrap();
+                txn.commit().is_ok()
+            }) as Box<dyn FnOnce() -> bool + Send>
+        });
+        let committed = all_at_once(bodies.collect());
+        assert_eq!((committed, number(db.get("n").unwrap())), (3, 3), "I4: released before the outcome");
+        db.check().unwrap();
+    });
+}
+
+/// Increments commute, in both modes.
+#[test]
+fn increments_are_never_lost_and_never_abort() {
+    explore(|| {
+        let db = db();
+        let bodies = [Mode::Optimistic, Mode::Pessimistic, Mode::Optimistic].map(|mode| {
+            let db = db.clone();
+            Box::new(move || {
+                let txn = begin(&db, Isolation::Serializable, mode);
+                txn.increment("n", 1).unwrap();
+                txn.commit().unwrap();
+                true
+            }) as Box<dyn FnOnce() -> bool + Send>
+        });
+        all_at_once(bodies.into_iter().collect());
+        assert_eq!(number(db.get("n").unwrap()), 3);
+        db.check().unwrap();
+    });
+}
+
+/// Collection beside readers and writers takes nothing that a view still sees.
+#[test]
+fn collection_takes_nothing_that_a_view_sees() {
+    explore(|| {
+        let db = db();
+        db.put("k", 0_i64.to_be_bytes()).unwrap();
+        let stop = Arc::new(());
+        let mut bodies: Vec<Box<dyn FnOnce() -> bool + Send>> = Vec::new();
+        for _ in 0..2 {
+            let (db, _stop) = (db.clone(), Arc::clone(&stop));
+            bodies.push(Box::new(move || {
+                let txn = db.snapshot().unwrap();
+                let first = txn.get("k").unwrap();
+                assert!(first.is_some(), "I7: the version that a view sees was collected");
+                assert_eq!(txn.get("k").unwrap(), first, "I1: a snapshot changed");
+                true
+            }));
+        }
+        let writer = db.clone();
+        bodies.push(Box::new(move || {
+            (1..3_i64).for_each(|i| writer.put("k", i.to_be_bytes()).unwrap());
+            writer.collect();
+            true
+        }));
+        all_at_once(bodies);
+        db.collect();
+        assert_eq!(db.stats().versions, 1);
+        db.check().unwrap();
+    });
+}
