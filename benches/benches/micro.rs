@@ -118,11 +118,13 @@ fn locks(c: &mut Criterion) {
         });
     });
     c.bench_function("contended hand-off (2 threads, one key)", |b| {
-        b.iter_custom(|iterations| contended(&db, iterations, |db| {
-            let txn = begin(db, Isolation::ReadCommitted, Mode::Pessimistic);
-            txn.put("hot", "x").expect("one key cannot deadlock");
-            txn.commit().expect("one key cannot deadlock");
-        }));
+        b.iter_custom(|iterations| {
+            contended(&db, iterations, |db| {
+                let txn = begin(db, Isolation::ReadCommitted, Mode::Pessimistic);
+                txn.put("hot", "x").expect("one key cannot deadlock");
+                txn.commit().expect("one key cannot deadlock");
+            })
+        });
     });
 }
 

@@ -47,12 +47,8 @@ pub fn filled(keys: u64) -> Db {
     let db = Db::builder().in_memory().open().expect("the options are sound");
     let batch = 10_000;
     for start in (0..keys).step_by(batch) {
-        let txn = db
-            .txn()
-            .isolation(Isolation::ReadCommitted)
-            .mode(Mode::Optimistic)
-            .begin()
-            .expect("the database is open");
+        let txn =
+            db.txn().isolation(Isolation::ReadCommitted).mode(Mode::Optimistic).begin().expect("the database is open");
         for i in start..(start + batch as u64).min(keys) {
             txn.put(key(i), [7_u8; VALUE_BYTES]).expect("nobody else writes");
         }
@@ -71,10 +67,7 @@ impl ShardedMap {
     /// The first `keys` keys in 256 shards.
     #[must_use]
     pub fn filled(keys: u64) -> ShardedMap {
-        let map = ShardedMap {
-            shards: (0..256).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::default(),
-        };
+        let map = ShardedMap { shards: (0..256).map(|_| RwLock::default()).collect(), hasher: RandomState::default() };
         for i in 0..keys {
             let key = Bytes::copy_from_slice(&key(i));
             map.shard(&key).write().insert(key, value());

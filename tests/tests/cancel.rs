@@ -122,8 +122,7 @@ fn waiters_are_woken_in_their_order_when_the_holder_ends() {
     let holder = session(&db, Isolation::Serializable, Mode::Pessimistic);
     now(holder.put("k", "y")).unwrap();
     let flags: Vec<Arc<Flag>> = (0..3).map(|_| Arc::new(Flag::default())).collect();
-    let waiters: Vec<Session> =
-        (0..3).map(|_| session(&db, Isolation::Serializable, Mode::Pessimistic)).collect();
+    let waiters: Vec<Session> = (0..3).map(|_| session(&db, Isolation::Serializable, Mode::Pessimistic)).collect();
     let mut ops: Vec<Op<()>> = waiters.iter().map(|waiter| waiter.put("k", "z")).collect();
     for (op, flag) in ops.iter_mut().zip(&flags) {
         let waker = Waker::from(Arc::clone(flag));

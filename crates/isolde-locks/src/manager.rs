@@ -1,0 +1,656 @@
+//! The thin shell around the table: words in records, one graph mutex, wakers.
+//!
+//! A request tries the word first. It goes to the table when somebody else is in the word, when the
+//! word is FAT, or when spans are about: every grant that raises a key's mode then looks for spans
+//! that conflict with that mode.
+//!
+//! The race between a writer (stores its word, then looks at the count of spans) and a scanner (raises
+//! the count, then looks at the words in its span) is closed on both sides: all four are sequentially
+//! consistent, so one of the two sees the other and takes it into the table.
+//!
+//! Latch order: the graph mutex, then a shard of the registry or a ledger. Wakers and `OnWound` are
+//! called under none of them.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use isolde_types::sync::{Arc, Mutex, MutexGuard, Weak};
+use isolde_types::{Key, LockMode, Span, TxnId};
+
+use crate::cell::{LockCell, Word};
+use crate::error::LockError;
+use crate::ledger::{LockMark, Locked, Purpose};
+use crate::owner::{OnWound, Owner, OwnerSpec};
+use crate::policy::{LockConfig, WaitPolicy};
+use crate::report::{Blocker, DeadlockReport};
+use crate::table::{Alone, Answer, Effects, Party, Refusal, Table, Target, Ticket};
+
+/// A record, as far as the lock manager knows one: a key, and the word in which its lock is.
+pub trait Handle: Clone + Send + Sync + 'static {
+    /// The key.
+    fn key(&self) -> &Key;
+    /// The lock word.
+    fn cell(&self) -> &LockCell;
+}
+
+/// Where the records of a span are found: whoever locks a span looks at the words in it.
+pub trait SpanRecords<H> {
+    /// Visits every record that is linked in the span.
+    fn each(&self, span: &Span, visit: &mut dyn FnMut(H));
+}
+
+/// A lock was granted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Granted {
+    /// Whether it was waited for.
+    pub waited: bool,
+}
+
+/// How many registries of owners there are.
+const SHARDS: usize = 64;
+
+/// One registry of owners.
+type Owners<H> = Mutex<HashMap<TxnId, Weak<Owner<H>>, RandomState>>;
+
+/// The lock manager; see the crate.
+pub struct LockManager<H> {
+    config: LockConfig,
+    /// How many spans are held, waited for, or about to be asked for.
+    spans: AtomicUsize,
+    graph: Mutex<Graph<H>>,
+    owners: Vec<Owners<H>>,
+    waits: AtomicU64,
+}
+
+/// What the graph mutex guards.
+pub(crate) struct Graph<H> {
+    pub table: Table,
+    /// The records whose word is FAT.
+    fat: HashMap<Key, H, RandomState>,
+    wakers: HashMap<Ticket, Waker, RandomState>,
+}
+
+/// What is to be done once the graph mutex was left.
+#[must_use]
+struct Aftermath {
+    wakers: Vec<Waker>,
+    wounds: Vec<(Weak<dyn OnWound>, TxnId)>,
+}
+
+impl Aftermath {
+    /// Wakes and tells. A panic there is somebody else's, and stops nothing here.
+    fn perform(self) {
+        for waker in self.wakers {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+        for (victim, by) in self.wounds {
+            if let Some(victim) = victim.upgrade() {
+                let _ = catch_unwind(AssertUnwindSafe(|| victim.wounded(by)));
+            }
+        }
+    }
+}
+
+impl<H: Handle> LockManager<H> {
+    /// A lock manager without any lock.
+    #[must_use]
+    pub fn new(config: LockConfig) -> Self {
+        LockManager {
+            graph: Mutex::new(Graph {
+                table: Table::new(config.deadlocks),
+                fat: HashMap::default(),
+                wakers: HashMap::default(),
+            }),
+            owners: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            config,
+            spans: AtomicUsize::new(0),
+            waits: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes a transaction known. It must give back its locks with
+    /// [`release_all`](LockManager::release_all).
+    pub fn owner(&self, spec: OwnerSpec) -> Arc<Owner<H>> {
+        let owner = Arc::new(Owner::new(spec));
+        self.shard(owner.id).lock().insert(owner.id, Arc::downgrade(&owner));
+        owner
+    }
+
+    /// Locks a key, whose record is linked into the indexes already. A future; see [`Acquire`].
+    pub fn lock_key<'a>(
+        &'a self,
+        owner: &'a Arc<Owner<H>>,
+        handle: H,
+        mode: LockMode,
+        purpose: Purpose,
+        wait: WaitPolicy,
+    ) -> Acquire<'a, H> {
+        let state = match self.try_word(owner, &handle, mode, purpose) {
+            Some(outcome) => Progress::Done(Some(outcome.map(|()| Granted { waited: false }))),
+            None => Progress::Ask,
+        };
+        let locked = Locked::Key(handle);
+        Acquire { manager: self, owner, locked, mode, purpose, wait, announced: false, state }
+    }
+
+    /// Locks a span. A future; see [`Acquire`].
+    pub fn lock_span<'a>(
+        &'a self,
+        owner: &'a Arc<Owner<H>>,
+        span: Span,
+        mode: LockMode,
+        purpose: Purpose,
+        wait: WaitPolicy,
+        records: &dyn SpanRecords<H>,
+    ) -> Acquire<'a, H> {
+        self.announce_span(&span, records);
+        let locked = Locked::Span(span);
+        Acquire { manager: self, owner, locked, mode, purpose, wait, announced: true, state: Progress::Ask }
+    }
+
+    // --- the word -----------------------------------------------------------------------------
+
+    /// Tries to have the lock by the word alone; `None` if the table must be asked.
+    fn try_word(
+        &self,
+        owner: &Arc<Owner<H>>,
+        handle: &H,
+        mode: LockMode,
+        purpose: Purpose,
+    ) -> Option<Result<(), LockError>> {
+        if let Err(error) = admit(owner) {
+            return Some(Err(error));
+        }
+        let cell = handle.cell();
+        let before = cell.load();
+        match before {
+            Word::Sealed => return Some(Err(LockError::Sealed)),
+            Word::Fat => return None,
+            Word::Thin(held, holder) if holder == owner.id && held >= mode => {
+                owner.ledger.lock().push_again(|| Locked::Key(handle.clone()), mode, purpose);
+                return Some(Ok(()));
+            }
+            Word::Thin(_, holder) if holder != owner.id => return None,
+            Word::Thin(..) | Word::Free => {}
+        }
+        if let Err(error) = self.check_limit(owner) {
+            return Some(Err(error));
+        }
+        // A span may be about that conflicts: asked before the word is taken only to save the detour,
+        // asked again after it was taken because only then the answer counts.
+        if self.spans.load(SeqCst) != 0 || !cell.change(before, Word::Thin(mode, owner.id)) {
+            return None;
+        }
+        if self.spans.load(SeqCst) != 0 {
+            self.inflate_for_spans(owner, handle, before, mode);
+            return None;
+        }
+        Some(self.enter_ledger(owner, Locked::Key(handle.clone()), mode, purpose))
+    }
+
+    fn check_limit(&self, owner: &Owner<H>) -> Result<(), LockError> {
+        let limit = self.config.max_locks_per_txn;
+        if owner.ledger.lock().len() < limit { Ok(()) } else { Err(LockError::TooManyLocks { limit }) }
+    }
+
+    /// Writes a lock down; gives it back if the transaction has ended meanwhile.
+    fn enter_ledger(
+        &self,
+        owner: &Arc<Owner<H>>,
+        locked: Locked<H>,
+        mode: LockMode,
+        purpose: Purpose,
+    ) -> Result<(), LockError> {
+        let mut ledger = owner.ledger.lock();
+        if !owner.ended.load(SeqCst) {
+            ledger.push(locked, mode, purpose);
+            return Ok(());
+        }
+        drop(ledger);
+        match &locked {
+            Locked::Key(handle) if self.give_back_word(owner, handle, None) => {}
+            Locked::Key(handle) => self.release_in_table(owner, std::slice::from_ref(handle)),
+            Locked::Span(_) => self.release_in_table(owner, &[]),
+        }
+        Err(LockError::Ended)
+    }
+
+    /// A span appeared while the word was taken: falls back to the mode held before, in the table,
+    /// where the request will queue among the spans.
+    fn inflate_for_spans(&self, owner: &Arc<Owner<H>>, handle: &H, before: Word, mode: LockMode) {
+        let mut graph = self.graph.lock();
+        // If the scanner was faster, the table has this transaction as the holder already.
+        if handle.cell().change(Word::Thin(mode, owner.id), Word::Fat) {
+            graph.fat.insert(handle.key().clone(), handle.clone());
+            self.know(&mut graph, owner);
+            if let Word::Thin(earlier, _) = before {
+                graph.table.hold(owner.id, handle.key(), earlier);
+            }
+        }
+    }
+
+    // --- the table ----------------------------------------------------------------------------
+
+    fn know(&self, graph: &mut Graph<H>, owner: &Owner<H>) {
+        owner.in_table.store(true, SeqCst);
+        graph.table.enter(owner.id, &Party { age: owner.age, label: owner.label.clone() });
+    }
+
+    /// Makes the word FAT and the table know its holder.
+    fn inflate(&self, graph: &mut Graph<H>, handle: &H) -> Result<(), LockError> {
+        let cell = handle.cell();
+        loop {
+            let before = cell.load();
+            match before {
+                Word::Sealed => return Err(LockError::Sealed),
+                Word::Fat => return Ok(()),
+                Word::Free | Word::Thin(..) => {}
+            }
+            if !cell.change(before, Word::Fat) {
+                continue;
+            }
+            graph.fat.insert(handle.key().clone(), handle.clone());
+            if let Word::Thin(mode, holder) = before
+                && let Some(holder) = self.find_owner(holder)
+            {
+                self.know(graph, &holder);
+                graph.table.hold(holder.id, handle.key(), mode);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Takes a key out of the table if one word can say it all.
+    fn deflate(&self, graph: &mut Graph<H>, key: &Key) {
+        let Some(handle) = graph.fat.get(key) else { return };
+        let word = match graph.table.alone(key) {
+            Alone::No => return,
+            Alone::Nobody => Word::Free,
+            Alone::One(txn, mode) => Word::Thin(mode, txn),
+        };
+        if handle.cell().change(Word::Fat, word) {
+            graph.fat.remove(key);
+            graph.table.forget_key(key);
+        }
+    }
+
+    /// Announces a span, then takes the locks that are in it into the table.
+    fn announce_span(&self, span: &Span, records: &dyn SpanRecords<H>) {
+        self.spans.fetch_add(1, SeqCst);
+        let mut locked = Vec::new();
+        records.each(span, &mut |handle| {
+            if matches!(handle.cell().load(), Word::Thin(..)) {
+                locked.push(handle);
+            }
+        });
+        if locked.is_empty() {
+            return;
+        }
+        let mut graph = self.graph.lock();
+        for handle in &locked {
+            // What was freed meanwhile need not be in the table.
+            if matches!(handle.cell().load(), Word::Thin(..)) {
+                let _ = self.inflate(&mut graph, handle);
+            }
+        }
+    }
+
+    /// Asks the table. Called once for each request.
+    fn ask(&self, request: &mut Acquire<'_, H>, waker: &Waker) -> Poll<Result<Granted, LockError>> {
+        let owner = request.owner;
+        if let Err(error) = admit(owner) {
+            return Poll::Ready(Err(error));
+        }
+        let mut graph = self.graph.lock();
+        if let Locked::Key(handle) = &request.locked {
+            if let Err(error) = self.inflate(&mut graph, handle) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        self.know(&mut graph, owner);
+        if owner.ended.load(SeqCst) {
+            let _ = graph.table.release(owner.id);
+            self.deflate_locked(&mut graph, &request.locked);
+            return Poll::Ready(Err(LockError::Ended));
+        }
+        let target = target_of(&request.locked);
+        if graph.table.holds(owner.id, &target).is_some_and(|held| held >= request.mode) {
+            self.deflate_locked(&mut graph, &request.locked);
+            drop(graph);
+            owner.ledger.lock().push_again(|| request.locked.clone(), request.mode, request.purpose);
+            return Poll::Ready(Ok(Granted { waited: false }));
+        }
+        if let Err(error) = self.check_limit(owner) {
+            self.deflate_locked(&mut graph, &request.locked);
+            return Poll::Ready(Err(error));
+        }
+        let (answer, effects) = graph.table.acquire(owner.id, target, request.mode, request.wait);
+        let outcome = match answer {
+            Answer::Granted => Some(Ok(())),
+            Answer::Refused(refusal) => Some(Err(refused(refusal))),
+            Answer::Waits(ticket) => {
+                graph.wakers.insert(ticket, waker.clone());
+                request.state = Progress::Waits(ticket);
+                self.waits.fetch_add(1, SeqCst);
+                None
+            }
+        };
+        let aftermath = self.settle(&mut graph, effects);
+        self.deflate_locked(&mut graph, &request.locked);
+        drop(graph);
+        aftermath.perform();
+        match outcome {
+            None => Poll::Pending,
+            Some(Ok(())) => Poll::Ready(self.granted(request, false)),
+            Some(Err(error)) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn granted(&self, request: &mut Acquire<'_, H>, waited: bool) -> Result<Granted, LockError> {
+        self.enter_ledger(request.owner, request.locked.clone(), request.mode, request.purpose)?;
+        // The count of spans goes with the ledger's entry from now on.
+        request.announced = false;
+        Ok(Granted { waited })
+    }
+
+    fn look(&self, request: &mut Acquire<'_, H>, ticket: Ticket, waker: &Waker) -> Poll<Result<Granted, LockError>> {
+        let mut graph = self.graph.lock();
+        let Some(outcome) = graph.table.collect(ticket) else {
+            graph.wakers.insert(ticket, waker.clone());
+            return Poll::Pending;
+        };
+        graph.wakers.remove(&ticket);
+        self.deflate_locked(&mut graph, &request.locked);
+        drop(graph);
+        request.state = Progress::Done(None);
+        match outcome {
+            Ok(()) => Poll::Ready(self.granted(request, true)),
+            Err(refusal) => Poll::Ready(Err(refused(refusal))),
+        }
+    }
+
+    /// Takes from the effects what is to be done outside of the graph mutex.
+    fn settle(&self, graph: &mut Graph<H>, effects: Effects) -> Aftermath {
+        let wakers = effects.wakes.iter().filter_map(|ticket| graph.wakers.remove(ticket)).collect();
+        let wounds = effects.wounds.into_iter().filter_map(|(txn, by)| {
+            let owner = self.find_owner(txn)?;
+            let told = owner.wound(by).then(|| owner.on_wound.clone()).flatten()?;
+            Some((told, by))
+        });
+        Aftermath { wakers, wounds: wounds.collect() }
+    }
+
+    fn deflate_locked(&self, graph: &mut Graph<H>, locked: &Locked<H>) {
+        if let Locked::Key(handle) = locked {
+            self.deflate(graph, handle.key());
+        }
+    }
+
+    /// Lowers or gives back locks one by one.
+    fn give_back(&self, owner: &Arc<Owner<H>>, locks: Vec<(Locked<H>, Option<LockMode>)>) {
+        for (locked, mode) in locks {
+            if let Locked::Key(handle) = &locked
+                && self.give_back_word(owner, handle, mode)
+            {
+                continue;
+            }
+            let mut graph = self.graph.lock();
+            let effects = graph.table.set_mode(owner.id, &target_of(&locked), mode);
+            let aftermath = self.settle(&mut graph, effects);
+            self.deflate_locked(&mut graph, &locked);
+            drop(graph);
+            aftermath.perform();
+            if matches!(locked, Locked::Span(_)) {
+                self.drop_spans(1);
+            }
+        }
+    }
+
+    /// Gives back, or lowers, a lock that the word alone knows; `false` if the table has it.
+    fn give_back_word(&self, owner: &Owner<H>, handle: &H, mode: Option<LockMode>) -> bool {
+        let after = mode.map_or(Word::Free, |mode| Word::Thin(mode, owner.id));
+        loop {
+            match handle.cell().load() {
+                before @ Word::Thin(_, holder) if holder == owner.id => {
+                    if handle.cell().change(before, after) {
+                        return true;
+                    }
+                }
+                Word::Fat => return false,
+                Word::Thin(..) | Word::Free | Word::Sealed => return true,
+            }
+        }
+    }
+
+    fn drop_spans(&self, count: usize) {
+        if count > 0 {
+            self.spans.fetch_sub(count, SeqCst);
+        }
+    }
+
+    // --- giving back ------------------------------------------------------------------------------
+
+    /// A place to return to with [`release_to`](LockManager::release_to).
+    pub fn mark(&self, owner: &Owner<H>) -> LockMark {
+        owner.ledger.lock().mark()
+    }
+
+    /// Gives back the locks that writes took since the mark, and wakes those who waited for them.
+    pub fn release_to(&self, owner: &Arc<Owner<H>>, mark: &LockMark) {
+        let locks = owner.ledger.lock().undo_to(*mark);
+        self.give_back(owner, locks);
+    }
+
+    /// Gives everything back, ends the transaction's waits, and wakes those who waited for it, in
+    /// queue order. The transaction gets no lock any more. Idempotent.
+    pub fn release_all(&self, owner: &Arc<Owner<H>>) {
+        let locks: Vec<Locked<H>> = {
+            let mut ledger = owner.ledger.lock();
+            owner.ended.store(true, SeqCst);
+            ledger.take().collect()
+        };
+        let mut spans = 0;
+        let mut fat = Vec::new();
+        for locked in locks {
+            match locked {
+                Locked::Key(handle) if self.give_back_word(owner, &handle, None) => {}
+                Locked::Key(handle) => fat.push(handle),
+                Locked::Span(_) => spans += 1,
+            }
+        }
+        if owner.in_table.load(SeqCst) || !fat.is_empty() {
+            self.release_in_table(owner, &fat);
+        }
+        self.drop_spans(spans);
+        self.shard(owner.id).lock().remove(&owner.id);
+    }
+
+    fn release_in_table(&self, owner: &Arc<Owner<H>>, fat: &[H]) {
+        let mut graph = self.graph.lock();
+        let effects = graph.table.release(owner.id);
+        for handle in fat {
+            self.deflate(&mut graph, handle.key());
+        }
+        let aftermath = self.settle(&mut graph, effects);
+        drop(graph);
+        aftermath.perform();
+    }
+
+    // --- questions --------------------------------------------------------------------------------
+
+    /// What the transaction holds on a key by itself.
+    pub fn held_mode(&self, owner: &Owner<H>, handle: &H) -> Option<LockMode> {
+        match handle.cell().load() {
+            Word::Thin(mode, holder) if holder == owner.id => Some(mode),
+            Word::Fat => self.graph.lock().table.holds_key(owner.id, handle.key()),
+            Word::Thin(..) | Word::Free | Word::Sealed => None,
+        }
+    }
+
+    /// The last 64 deadlocks, oldest first.
+    pub fn recent_deadlocks(&self) -> Vec<Arc<DeadlockReport>> {
+        self.graph.lock().table.recent().cloned().collect()
+    }
+
+    pub(crate) fn graph(&self) -> MutexGuard<'_, Graph<H>> {
+        self.graph.lock()
+    }
+
+    pub(crate) fn waited(&self) -> u64 {
+        self.waits.load(SeqCst)
+    }
+
+    /// The transactions that lock now.
+    pub(crate) fn owners(&self) -> Vec<Arc<Owner<H>>> {
+        let mut all: Vec<Arc<Owner<H>>> = Vec::new();
+        for shard in &self.owners {
+            all.extend(shard.lock().values().filter_map(Weak::upgrade));
+        }
+        all.sort_by_key(|owner| owner.id);
+        all
+    }
+
+    fn find_owner(&self, txn: TxnId) -> Option<Arc<Owner<H>>> {
+        self.shard(txn).lock().get(&txn).and_then(Weak::upgrade)
+    }
+
+    fn shard(&self, txn: TxnId) -> &Owners<H> {
+        &self.owners[usize::try_from(txn.0).unwrap_or(0) % SHARDS]
+    }
+}
+
+/// A lock that is being acquired.
+///
+/// Ready at once where nobody is in the way, and then nothing is allocated. Pending it is in its
+/// queue; whoever releases what it waits for wakes it. Dropped while it is pending, or granted but not
+/// polled since, it leaves the queue and holds nothing that the transaction did not hold before.
+#[must_use = "a lock is asked for, and waited for, by polling"]
+pub struct Acquire<'a, H: Handle> {
+    manager: &'a LockManager<H>,
+    owner: &'a Arc<Owner<H>>,
+    locked: Locked<H>,
+    mode: LockMode,
+    purpose: Purpose,
+    wait: WaitPolicy,
+    /// The count of spans was raised for this request.
+    announced: bool,
+    state: Progress,
+}
+
+/// How far a request has come.
+enum Progress {
+    /// The word did not do: the table is to be asked.
+    Ask,
+    /// It is in its queue.
+    Waits(Ticket),
+    /// It is over; the outcome is still to be fetched if it is there.
+    Done(Option<Result<Granted, LockError>>),
+}
+
+impl<H: Handle> Future for Acquire<'_, H> {
+    type Output = Result<Granted, LockError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let request = self.get_mut();
+        let manager = request.manager;
+        match &mut request.state {
+            Progress::Done(outcome) => Poll::Ready(outcome.take().unwrap_or(Err(LockError::Ended))),
+            Progress::Waits(ticket) => {
+                let ticket = *ticket;
+                manager.look(request, ticket, cx.waker())
+            }
+            Progress::Ask => {
+                request.state = Progress::Done(None);
+                manager.ask(request, cx.waker())
+            }
+        }
+    }
+}
+
+impl<H: Handle> Unpin for Acquire<'_, H> {}
+
+impl<H: Handle> Acquire<'_, H> {
+    /// Ends the wait: its time is over.
+    ///
+    /// # Errors
+    /// `Timeout` with those who stood in the way; or, if the wait had ended without a grant just
+    /// before, why. `Ok` if it had just been granted: then the lock is held.
+    pub fn time_out(self: Pin<&mut Self>) -> Result<(), LockError> {
+        let request = self.get_mut();
+        let Progress::Waits(ticket) = request.state else { return Err(LockError::Ended) };
+        let blockers = request.manager.graph.lock().table.blockers(ticket);
+        let noop = Waker::noop();
+        match request.manager.look(request, ticket, noop) {
+            Poll::Ready(outcome) => outcome.map(|_| ()),
+            Poll::Pending => {
+                request.cancel();
+                Err(LockError::Timeout(blockers))
+            }
+        }
+    }
+
+    /// Who stands in the way now; empty if it does not wait.
+    pub fn blockers(&self) -> Vec<Blocker> {
+        match self.state {
+            Progress::Waits(ticket) => self.manager.graph.lock().table.blockers(ticket),
+            Progress::Ask | Progress::Done(_) => Vec::new(),
+        }
+    }
+
+    fn cancel(&mut self) {
+        let Progress::Waits(ticket) = std::mem::replace(&mut self.state, Progress::Done(None)) else { return };
+        let manager = self.manager;
+        let mut graph = manager.graph.lock();
+        graph.wakers.remove(&ticket);
+        let effects = graph.table.cancel(ticket);
+        let aftermath = manager.settle(&mut graph, effects);
+        manager.deflate_locked(&mut graph, &self.locked);
+        drop(graph);
+        aftermath.perform();
+    }
+}
+
+impl<H: Handle> Drop for Acquire<'_, H> {
+    fn drop(&mut self) {
+        match &self.state {
+            Progress::Waits(_) => self.cancel(),
+            Progress::Ask => {
+                let mut graph = self.manager.graph.lock();
+                self.manager.deflate_locked(&mut graph, &self.locked);
+            }
+            Progress::Done(_) => {}
+        }
+        if self.announced {
+            self.manager.drop_spans(1);
+        }
+    }
+}
+
+/// Whether a transaction may ask for locks at all.
+fn admit<H>(owner: &Owner<H>) -> Result<(), LockError> {
+    if owner.ended.load(SeqCst) {
+        return Err(LockError::Ended);
+    }
+    owner.wounded_by().map_or(Ok(()), |by| Err(LockError::Wounded { by }))
+}
+
+fn target_of<H: Handle>(locked: &Locked<H>) -> Target {
+    match locked {
+        Locked::Key(handle) => Target::Key(handle.key().clone()),
+        Locked::Span(span) => Target::Span(span.clone()),
+    }
+}
+
+fn refused(refusal: Refusal) -> LockError {
+    match refusal {
+        Refusal::Deadlock(report) => LockError::Deadlock(report),
+        Refusal::Wounded { by } => LockError::Wounded { by },
+        Refusal::Busy(blockers) => LockError::Busy(blockers),
+        Refusal::Ended => LockError::Ended,
+    }
+}
