@@ -266,17 +266,26 @@ impl<H: Handle> LockManager<H> {
     }
 
     /// Takes a key out of the table if one word can say it all.
+    ///
+    /// Not while spans are about: whoever announced one, and has looked at the words, asks the table
+    /// next, and must find the holder there. The count is looked at again after the word was changed:
+    /// an announcer who still saw FAT had raised it by then.
     fn deflate(&self, graph: &mut Graph<H>, key: &Key) {
         let Some(handle) = graph.fat.get(key) else { return };
         let word = match graph.table.alone(key) {
-            Alone::No => return,
             Alone::Nobody => Word::Free,
-            Alone::One(txn, mode) => Word::Thin(mode, txn),
+            Alone::One(txn, mode) if self.spans.load(SeqCst) == 0 => Word::Thin(mode, txn),
+            Alone::One(..) | Alone::No => return,
         };
-        if handle.cell().change(Word::Fat, word) {
-            graph.fat.remove(key);
-            graph.table.forget_key(key);
+        if !handle.cell().change(Word::Fat, word) {
+            return;
         }
+        let announced = word != Word::Free && self.spans.load(SeqCst) != 0;
+        if announced && handle.cell().change(word, Word::Fat) {
+            return;
+        }
+        graph.fat.remove(key);
+        graph.table.forget_key(key);
     }
 
     /// Announces a span, then takes the locks that are in it into the table.
