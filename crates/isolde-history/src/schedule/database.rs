@@ -44,6 +44,11 @@ pub trait Database {
     /// Drives the operation that `txn` started last.
     fn poll(&mut self, txn: usize, cx: &mut Context<'_>) -> Poll<Result<Output, Failure>>;
 
+    /// For whom the pending operation of `txn` waits, in words such as `T2, who holds x`.
+    fn waits_for(&mut self, _txn: usize) -> Option<String> {
+        None
+    }
+
     /// What was recorded, once every transaction has ended. Values are as the schedule writes them.
     fn history(&mut self) -> History;
 

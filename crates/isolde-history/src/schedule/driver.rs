@@ -53,6 +53,8 @@ pub struct StepReport {
     pub output: Option<Output>,
     /// The step that let it go on, when it was blocked or waited behind a blocked one.
     pub resumed_after: Option<usize>,
+    /// For whom it waited, if the database says.
+    pub waited_for: Option<String>,
     /// Why it failed. A failure that is merely refused leaves the transaction alive.
     pub failure: Option<Failure>,
     /// When it started, counted in starts and ends of steps.
@@ -185,6 +187,7 @@ impl<'d> Driver<'d> {
             outcome: StepOutcome::Skipped,
             output: None,
             resumed_after: None,
+            waited_for: None,
             failure: None,
             started: None,
             ended: None,
@@ -227,6 +230,7 @@ impl<'d> Driver<'d> {
         let ended = self.poll(txn, step);
         if !ended {
             self.steps[step].outcome = StepOutcome::Blocked;
+            self.steps[step].waited_for = self.database.waits_for(txn);
         }
         Ok(ended)
     }
