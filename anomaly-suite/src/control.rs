@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use isolde_history::model::{Event, History, ReadKind, Row, TxnKey, Version};
-use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule};
+use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Swap};
 use isolde_types::{Key, Ts};
 
 use crate::numbers;
@@ -98,10 +98,11 @@ impl Uncontrolled {
             }
             Operation::CompareAndSet { key, old, new } => {
                 let found = self.read(txn, key);
-                if found == *old {
-                    txn.later = Some((key.clone(), new.clone()));
+                if found != *old {
+                    return Ok(Output::CompareAndSet { found, swap: Swap::Refused });
                 }
-                return Ok(Output::Found(found));
+                txn.later = Some((key.clone(), new.clone()));
+                return Ok(Output::CompareAndSet { found, swap: Swap::Done });
             }
             Operation::Savepoint(name) => txn.savepoints.push((name.clone(), txn.writes)),
             Operation::RollbackTo(name) => self.rollback_to(txn, name)?,

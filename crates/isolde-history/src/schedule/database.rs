@@ -65,8 +65,22 @@ pub enum Output {
     Value(Option<Bytes>),
     /// The rows of a span.
     Rows(Vec<(Key, Bytes)>),
-    /// What a compare-and-set found; it wrote if that is what it was told to expect.
-    Found(Option<Bytes>),
+    /// What a compare-and-set found, and what it did about it.
+    CompareAndSet {
+        /// What the key held.
+        found: Option<Bytes>,
+        /// Whether that was what it expected.
+        swap: Swap,
+    },
+}
+
+/// What a compare-and-set did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Swap {
+    /// The key held what it expected, and was written.
+    Done,
+    /// The key held something else, and was left alone.
+    Refused,
 }
 
 impl fmt::Display for Output {
@@ -74,8 +88,9 @@ impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Output::Done => Ok(()),
-            Output::Value(None) | Output::Found(None) => f.write_str("-"),
-            Output::Value(Some(value)) | Output::Found(Some(value)) => f.write_str(&text(value)),
+            Output::Value(value) | Output::CompareAndSet { found: value, .. } => {
+                f.write_str(&value.as_ref().map_or("-".into(), |value| text(value)))
+            }
             Output::Rows(rows) if rows.is_empty() => f.write_str("-"),
             Output::Rows(rows) => {
                 let row = |(key, value): &(Key, Bytes)| format!("{}:{}", text(key), text(value));

@@ -32,7 +32,7 @@ pub mod notation;
 mod parse;
 pub mod replay;
 
-pub use database::{Begin, Database, Failure, FailureClass, Output};
+pub use database::{Begin, Database, Failure, FailureClass, Output, Swap};
 pub use driver::{Driver, StepOutcome, StepReport, TxnOutcome, TxnReport};
 pub use notation::{Action, BeginWords, Expectation, Hunt, Operation, Place, Schedule, Step, Value};
 pub use parse::NotationError;
