@@ -1,2 +1,5 @@
-//! `anomaly-suite`.
-fn main() {}
+//! `anomaly-suite`: see the library's documentation, or `anomaly-suite --help`.
+
+fn main() -> std::process::ExitCode {
+    anomaly_suite::cli::main()
+}

@@ -5,5 +5,6 @@
 //! judged.
 
 pub mod model;
+pub mod schedule;
 
 pub use model::{Event, History, ReadKind, Row, TxnKey, Version};

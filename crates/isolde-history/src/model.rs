@@ -141,6 +141,13 @@ pub struct History {
     pub initial: Vec<(Key, Bytes)>,
     /// The commit order's position when recording began.
     pub start: Ts,
+    /// The version order of a key, oldest first, where commit times do not give it: each write (its
+    /// transaction, and its number there) in the order in which it took its place. Only the writes
+    /// that became versions count. A key that is not listed is in the order of its commit times.
+    ///
+    /// A database that keeps versions by commit time lists nothing; one that writes in place, where
+    /// two transactions may overwrite each other in opposite orders, lists every key.
+    pub order: Vec<(Key, Vec<(TxnKey, u32)>)>,
     /// The events, in the order in which they were observed. Order between transactions matters
     /// for real time alone: one that ended before another began precedes it.
     pub events: Vec<Event>,

@@ -1,0 +1,346 @@
+//! The command line.
+//!
+//! | exit | means |
+//! | --- | --- |
+//! | 0 | everything as declared |
+//! | 1 | a level allowed what it forbids, or something came out otherwise than declared |
+//! | 2 | usage: an unknown word, a file that cannot be read or parsed |
+//! | 3 | a database could not be reached |
+//! | 4 | inconclusive: a schedule could not be run to its end |
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isolde_history::schedule::{Schedule, Setting};
+use isolde_types::{Isolation, Mode};
+
+use crate::engine::{Control, Engine};
+use crate::expectations::{Expectations, bless};
+use crate::hazards::Hazards;
+use crate::report::{Colour, Glyphs, Style, explain, json, markdown, show, table};
+use crate::suite::{Report, Suite, find};
+use crate::verdict::trial;
+
+/// Runs the classic anomalies of concurrent transactions at every isolation level and mode, and
+/// explains each verdict.
+#[derive(Parser, Debug)]
+#[command(name = "anomaly-suite", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Draw with ASCII characters only.
+    #[arg(long, global = true)]
+    ascii: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Every anomaly at every level and mode (the default).
+    Run(RunArgs),
+    /// One cell: what happened step by step, and why.
+    Show(ShowArgs),
+    /// Every anomaly on one line.
+    List,
+    /// An anomaly in plain words: what happens, a real-life case, what stops it.
+    Explain {
+        /// Its id or another name, such as `write-skew`.
+        anomaly: String,
+    },
+    /// Run schedule files of your own.
+    Replay(ReplayArgs),
+}
+
+#[derive(Args, Debug, Default)]
+struct RunArgs {
+    /// The database: isolde, or control (an engine without control).
+    #[arg(long, default_value = "isolde")]
+    db: String,
+    /// Only these levels.
+    #[arg(long, value_delimiter = ',', value_parser = level)]
+    level: Vec<Isolation>,
+    /// Only these modes.
+    #[arg(long, value_delimiter = ',', value_parser = mode)]
+    mode: Vec<Mode>,
+    /// Only these anomalies, by id or another name.
+    #[arg(long, value_delimiter = ',')]
+    anomaly: Vec<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: RunFormat,
+    /// Write to this file instead of the terminal.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// What each cell is declared to be (default: what comes with the suite).
+    #[arg(long)]
+    expect: Option<PathBuf>,
+    /// Write what came out into the expectation file.
+    #[arg(long)]
+    bless: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum RunFormat {
+    #[default]
+    Table,
+    Json,
+    Markdown,
+}
+
+#[derive(Args, Debug)]
+struct ShowArgs {
+    /// The anomaly: its id or another name.
+    anomaly: String,
+    /// The level.
+    #[arg(long, value_parser = level, default_value = "serializable")]
+    level: Isolation,
+    /// The mode.
+    #[arg(long, value_parser = mode, default_value = "optimistic")]
+    mode: Mode,
+    /// The database: isolde, or control.
+    #[arg(long, default_value = "isolde")]
+    db: String,
+}
+
+#[derive(Args, Debug)]
+struct ReplayArgs {
+    /// Schedule files; `-` is standard input.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The level of transactions that name none.
+    #[arg(long, value_parser = level, default_value = "serializable")]
+    level: Isolation,
+    /// The mode of transactions that name none.
+    #[arg(long, value_parser = mode, default_value = "optimistic")]
+    mode: Mode,
+    /// How to print; JSON is one document a line.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReplayFormat,
+    /// Write to this file instead of the terminal.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The database: isolde, or control.
+    #[arg(long, default_value = "isolde")]
+    db: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ReplayFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// What a call comes to; the worst of several is its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    AsDeclared,
+    Violation,
+    Inconclusive,
+}
+
+/// A call that cannot be understood or carried out: one line, exit code 2.
+struct Usage(String);
+
+impl<E: std::error::Error> From<E> for Usage {
+    fn from(error: E) -> Self {
+        Usage(error.to_string())
+    }
+}
+
+fn level(word: &str) -> Result<Isolation, String> {
+    let names = Isolation::ALL.map(Isolation::name);
+    word.parse().map_err(|_| unknown("level", word, &names))
+}
+
+fn mode(word: &str) -> Result<Mode, String> {
+    let names = Mode::ALL.map(Mode::name);
+    word.parse().map_err(|_| unknown("mode", word, &names))
+}
+
+fn unknown(what: &str, word: &str, names: &[&str]) -> String {
+    let suggestion = crate::suggest::closest(word, names.iter().copied());
+    let hint = suggestion.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+    format!("there is no {what} `{word}`{hint} ({})", names.join(", "))
+}
+
+fn engine(name: &str) -> Result<&'static dyn Engine, Usage> {
+    match name {
+        "control" => Ok(&Control),
+        _ => Err(Usage(unknown("database", name, &["isolde", "control"]))),
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(Verdict::AsDeclared) => ExitCode::SUCCESS,
+        Ok(Verdict::Violation) => ExitCode::from(1),
+        Ok(Verdict::Inconclusive) => ExitCode::from(4),
+        Err(Usage(message)) => {
+            let _ = writeln!(anstream::stderr(), "error: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Verdict, Usage> {
+    let glyphs = if cli.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
+    let style = Style { colour: colour(), glyphs };
+    match cli.command.unwrap_or_else(|| Command::Run(RunArgs { db: "isolde".to_owned(), ..RunArgs::default() })) {
+        Command::Run(args) => run_matrix(&args, style),
+        Command::Show(args) => run_show(&args, style),
+        Command::List => print(&explain::list(style), None).map(|()| Verdict::AsDeclared),
+        Command::Explain { anomaly } => run_explain(&anomaly, style),
+        Command::Replay(args) => run_replay(&args, style),
+    }
+}
+
+/// Colour for terminals; anstream strips it again where `NO_COLOR` or the terminal asks for that.
+fn colour() -> Colour {
+    if io::stdout().is_terminal() { Colour::Ansi } else { Colour::Plain }
+}
+
+fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
+    let engine = engine(&args.db)?;
+    let mut suite = Suite::new(engine).expecting(expectations(args)?);
+    if !args.level.is_empty() {
+        suite = suite.levels(&args.level);
+    }
+    if !args.mode.is_empty() {
+        suite = suite.modes(&args.mode);
+    }
+    if !args.anomaly.is_empty() {
+        suite = suite.anomalies(&args.anomaly)?;
+    }
+    let report = suite.run();
+    let hazards = hazards(args);
+    if args.bless {
+        return bless_file(args, &report);
+    }
+    let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
+    let text = match args.format {
+        RunFormat::Table => table::table(&report, hazards.as_ref(), style),
+        RunFormat::Json => json::report(&report, hazards.as_ref()),
+        RunFormat::Markdown => markdown::markdown(&report),
+    };
+    print(&text, args.out.as_deref())?;
+    Ok(verdict(&report, hazards.as_ref()))
+}
+
+/// Hazards belong to a run of everything.
+fn hazards(args: &RunArgs) -> Option<Hazards> {
+    let _ = args;
+    None
+}
+
+fn verdict(report: &Report, hazards: Option<&Hazards>) -> Verdict {
+    if report.faulty().next().is_some() || hazards.is_some_and(|hazards| hazards.faults() > 0) {
+        Verdict::Violation
+    } else if report.inconclusive().next().is_some() {
+        Verdict::Inconclusive
+    } else {
+        Verdict::AsDeclared
+    }
+}
+
+fn expectations(args: &RunArgs) -> Result<Expectations, Usage> {
+    match (&args.expect, args.db.as_str()) {
+        (Some(path), _) if path.exists() || !args.bless => read_expectations(path),
+        (None, "isolde") => Ok(Expectations::isolde()),
+        _ => Ok(Expectations::default()),
+    }
+}
+
+fn read_expectations(path: &Path) -> Result<Expectations, Usage> {
+    let text = std::fs::read_to_string(path).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
+    Expectations::parse(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))
+}
+
+fn bless_file(args: &RunArgs, report: &Report) -> Result<Verdict, Usage> {
+    if !(args.level.is_empty() && args.mode.is_empty() && args.anomaly.is_empty()) {
+        return Err(Usage("--bless writes the whole matrix: leave out --level, --mode and --anomaly".to_owned()));
+    }
+    let inconclusive: Vec<&str> = report.inconclusive().map(|cell| cell.entry.id).collect();
+    if !inconclusive.is_empty() {
+        return Err(Usage(format!("nothing is blessed while these are inconclusive: {}", inconclusive.join(", "))));
+    }
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("expectations").join(format!("{}.toml", report.db));
+    let path = args.expect.clone().unwrap_or(own);
+    print(&bless(report), Some(&path))?;
+    print(&format!("wrote {}: review the difference\n", path.display()), None)?;
+    Ok(Verdict::AsDeclared)
+}
+
+fn run_show(args: &ShowArgs, style: Style) -> Result<Verdict, Usage> {
+    let engine = engine(&args.db)?;
+    let declared = if args.db == "isolde" { Expectations::isolde() } else { Expectations::default() };
+    let suite = || Ok::<_, Usage>(Suite::new(engine).expecting(declared.clone()).anomaly(&args.anomaly)?);
+    let report = suite()?.levels(&[args.level]).modes(&[args.mode]).run();
+    let elsewhere = suite()?.run();
+    for cell in &report.cells {
+        print(&show::show(&report, cell, &elsewhere, style), None)?;
+    }
+    Ok(verdict(&report, None))
+}
+
+fn run_explain(name: &str, style: Style) -> Result<Verdict, Usage> {
+    let entry = find(name)?;
+    let report = Suite::new(engine("isolde")?).anomaly(entry.id)?.run();
+    print(&explain::explain(entry, &report, style), None)?;
+    Ok(Verdict::AsDeclared)
+}
+
+fn run_replay(args: &ReplayArgs, style: Style) -> Result<Verdict, Usage> {
+    let engine = engine(&args.db)?;
+    let setting = Setting { isolation: args.level, mode: args.mode };
+    let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
+    let (mut text, mut worst) = (String::new(), Verdict::AsDeclared);
+    for (number, path) in args.files.iter().enumerate() {
+        let name = path.display().to_string();
+        let schedule = read_schedule(path)?;
+        match trial(engine, &schedule, setting) {
+            Ok(trial) => {
+                if trial.is_violation() {
+                    worst = Verdict::Violation;
+                }
+                text.push_str(if number > 0 && args.format == ReplayFormat::Text { "\n" } else { "" });
+                text.push_str(&match args.format {
+                    ReplayFormat::Text => show::replayed(&name, &schedule, &trial, style),
+                    ReplayFormat::Json => json::replay(&name, &schedule, &trial),
+                });
+            }
+            Err(error) => {
+                let _ = writeln!(anstream::stderr(), "{name}: {error}");
+                worst = if worst == Verdict::AsDeclared { Verdict::Inconclusive } else { worst };
+            }
+        }
+    }
+    print(&text, args.out.as_deref())?;
+    Ok(worst)
+}
+
+fn read_schedule(path: &Path) -> Result<Schedule, Usage> {
+    let name = path.display();
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = text.map_err(|error| Usage(format!("{name}: {error}")))?;
+    Schedule::parse(&text).map_err(|error| Usage(format!("{name}: {error}")))
+}
+
+fn print(text: &str, out: Option<&Path>) -> Result<(), Usage> {
+    match out {
+        Some(path) => std::fs::write(path, text).map_err(|error| Usage(format!("{}: {error}", path.display()))),
+        None => match anstream::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(Usage::from),
+        },
+    }
+}

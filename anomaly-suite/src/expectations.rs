@@ -1,0 +1,242 @@
+//! Expectation files: what each cell of the matrix is declared to be, as data.
+//!
+//! ```toml
+//! schema = 1
+//! db = "isolde"
+//! levels = ["read-uncommitted", "read-committed", "repeatable-read", "snapshot", "serializable"]
+//!
+//! [cells.G0]
+//! pessimistic = ["blocked", "blocked", "blocked", "blocked", "blocked"]
+//! optimistic = ["invisible", "invisible", "invisible", "aborted", "invisible"]
+//! [cells.G0.reasons]
+//! "snapshot pessimistic" = "blocked, then aborted: the snapshot is older than the first commit"
+//! ```
+//!
+//! A word is `possible`, or how the anomaly is prevented: `blocked`, `aborted`, `deadlock`,
+//! `invisible`. A reason says why a cell is what it is, where one could wonder. `run --bless` writes
+//! what came out, and keeps the reasons of cells that did not change; the difference is reviewed like
+//! code.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use isolde_history::schedule::Setting;
+use isolde_types::{Isolation, Mode};
+use serde::Deserialize;
+
+use crate::suite::Report;
+use crate::verdict::Outcome;
+
+/// What a cell is declared to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Declared {
+    /// The verdict.
+    pub outcome: Outcome,
+    /// Why, where one could wonder.
+    pub reason: Option<String>,
+}
+
+/// The declarations of one database.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Expectations {
+    cells: BTreeMap<(String, &'static str, &'static str), Declared>,
+}
+
+/// What is wrong with an expectation file.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ExpectationError {
+    /// It is no TOML, or not of this shape.
+    #[error("{0}")]
+    Shape(String),
+    /// A word means nothing here.
+    #[error("{place}: `{word}` is not one of {expected}")]
+    Word {
+        /// Where it stands.
+        place: String,
+        /// The word.
+        word: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// A row has more or fewer cells than there are levels.
+    #[error("{place}: {found} cells for {levels} levels")]
+    Length {
+        /// Where it stands.
+        place: String,
+        /// The number of cells.
+        found: usize,
+        /// The number of levels.
+        levels: usize,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    schema: u32,
+    #[serde(rename = "db")]
+    _db: String,
+    levels: Vec<String>,
+    cells: BTreeMap<String, Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    #[serde(default)]
+    pessimistic: Vec<String>,
+    #[serde(default)]
+    optimistic: Vec<String>,
+    #[serde(default)]
+    reasons: BTreeMap<String, String>,
+}
+
+const WORDS: &str = "possible, blocked, aborted, deadlock, invisible";
+const LEVELS: &str = "read-uncommitted, read-committed, repeatable-read, snapshot, serializable";
+const PLACES: &str = "LEVEL MODE of the row";
+
+impl Expectations {
+    /// What Isolde is declared to do, as it comes with the suite.
+    #[must_use]
+    pub fn isolde() -> Expectations {
+        let text = include_str!("../expectations/isolde.toml");
+        Expectations::parse(text).unwrap_or_else(|error| panic!("expectations/isolde.toml: {error}"))
+    }
+
+    /// Reads an expectation file.
+    ///
+    /// # Errors
+    /// When it is no TOML, of another shape, or has words that mean nothing here.
+    pub fn parse(text: &str) -> Result<Expectations, ExpectationError> {
+        let file: File = toml::from_str(text).map_err(|error| ExpectationError::Shape(error.to_string()))?;
+        if file.schema != 1 {
+            return Err(ExpectationError::Shape(format!("schema {} is not known, 1 is", file.schema)));
+        }
+        let levels: Result<Vec<Isolation>, _> = file.levels.iter().map(|word| level(word)).collect();
+        let (levels, mut expectations) = (levels?, Expectations::default());
+        for (id, row) in &file.cells {
+            expectations.add(id, row, &levels)?;
+        }
+        Ok(expectations)
+    }
+
+    /// What a cell is declared to be.
+    #[must_use]
+    pub fn of(&self, id: &str, setting: Setting) -> Option<Declared> {
+        self.cells.get(&(id.to_owned(), setting.isolation.name(), setting.mode.name())).cloned()
+    }
+
+    fn add(&mut self, id: &str, row: &Row, levels: &[Isolation]) -> Result<(), ExpectationError> {
+        for (mode, words) in [(Mode::Pessimistic, &row.pessimistic), (Mode::Optimistic, &row.optimistic)] {
+            let place = format!("cells.{id}.{mode}");
+            if !words.is_empty() && words.len() != levels.len() {
+                return Err(ExpectationError::Length { place, found: words.len(), levels: levels.len() });
+            }
+            for (isolation, word) in levels.iter().zip(words) {
+                let outcome = Outcome::from_declaration(word);
+                let wrong = || ExpectationError::Word { place: place.clone(), word: word.clone(), expected: WORDS };
+                let declared = Declared { outcome: outcome.ok_or_else(wrong)?, reason: None };
+                self.cells.insert((id.to_owned(), isolation.name(), mode.name()), declared);
+            }
+        }
+        row.reasons.iter().try_for_each(|(place, reason)| self.add_reason(id, place, reason))
+    }
+
+    fn add_reason(&mut self, id: &str, place: &str, reason: &str) -> Result<(), ExpectationError> {
+        let names = place.split_once(' ').and_then(|(level, mode)| {
+            Some((level.parse::<Isolation>().ok()?.name(), mode.parse::<Mode>().ok()?.name()))
+        });
+        let cell = names.and_then(|(level, mode)| self.cells.get_mut(&(id.to_owned(), level, mode)));
+        let cell = cell.ok_or_else(|| ExpectationError::Word {
+            place: format!("cells.{id}.reasons"),
+            word: place.to_owned(),
+            expected: PLACES,
+        })?;
+        cell.reason = Some(reason.to_owned());
+        Ok(())
+    }
+}
+
+fn level(word: &str) -> Result<Isolation, ExpectationError> {
+    let wrong = || ExpectationError::Word { place: "levels".to_owned(), word: word.to_owned(), expected: LEVELS };
+    word.parse().map_err(|_| wrong())
+}
+
+/// The expectation file that declares what came out, with the reasons of cells that did not change.
+#[must_use]
+pub fn bless(report: &Report) -> String {
+    let mut text = String::from(HEAD);
+    let levels = Isolation::ALL.map(|level| format!("\"{level}\"")).join(", ");
+    let _ = writeln!(text, "schema = 1\ndb = \"{}\"\nlevels = [{levels}]", report.db);
+    for entry in report.entries() {
+        let _ = writeln!(text, "\n[cells.{}]", entry.id);
+        for mode in Mode::ALL {
+            let cells = report.row(entry).filter(|cell| cell.setting.mode == mode);
+            let word = |outcome: Option<Outcome>| outcome.map_or("possible", Outcome::declaration);
+            let words: Vec<String> = cells.map(|cell| format!("\"{}\"", word(cell.outcome()))).collect();
+            let _ = writeln!(text, "{mode} = [{}]", words.join(", "));
+        }
+        bless_reasons(&mut text, report, entry);
+    }
+    text
+}
+
+fn bless_reasons(text: &mut String, report: &Report, entry: &'static crate::catalogue::Entry) {
+    let reason = |cell: &crate::suite::Cell| {
+        let declared = cell.declared.as_ref().filter(|declared| cell.outcome() == Some(declared.outcome))?;
+        let reason = declared.reason.clone()?;
+        Some((format!("{} {}", cell.setting.isolation, cell.setting.mode), reason))
+    };
+    let reasons: Vec<(String, String)> = report.row(entry).filter_map(reason).collect();
+    if !reasons.is_empty() {
+        let _ = writeln!(text, "[cells.{}.reasons]", entry.id);
+    }
+    for (place, reason) in reasons {
+        let _ = writeln!(text, "\"{place}\" = {}", toml::Value::String(reason));
+    }
+}
+
+const HEAD: &str = "\
+# What each anomaly is declared to do at each level and mode: `possible`, or how it is prevented.
+# `anomaly-suite run` fails when a cell comes out otherwise; `anomaly-suite run --bless` rewrites this
+# file. Verdicts are computed from histories that ran, never from this file.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Mechanism;
+
+    #[test]
+    fn every_cell_of_the_catalogue_is_declared() {
+        let expectations = Expectations::isolde();
+        for entry in crate::catalogue::all() {
+            for isolation in Isolation::ALL {
+                for mode in Mode::ALL {
+                    let setting = Setting { isolation, mode };
+                    assert!(expectations.of(entry.id, setting).is_some(), "{} at {isolation} {mode}", entry.id);
+                }
+            }
+        }
+        assert_eq!(expectations.cells.len(), crate::catalogue::all().len() * 10, "a row for no anomaly");
+    }
+
+    #[test]
+    fn words_that_mean_nothing_are_refused_with_their_place() {
+        let file = |levels: &str, row: &str| {
+            format!("schema = 1\ndb = \"t\"\nlevels = [{levels}]\n[cells.G0]\n{row}")
+        };
+        let error = |text: String| Expectations::parse(&text).unwrap_err().to_string();
+        assert!(error(file("\"snapshot\"", "optimistic = [\"maybe\"]")).starts_with("cells.G0.optimistic: `maybe` is"));
+        assert!(error(file("\"snap\"", "")).starts_with("levels: `snap` is not one of read-uncommitted"));
+        assert!(error(file("", "optimistic = [\"aborted\"]")).contains("1 cells for 0 levels"));
+        assert!(error(file("", "reasons = { \"snapshot optimistic\" = \"r\" }")).contains("LEVEL MODE of the row"));
+        assert!(error(file("", "colour = 1")).contains("colour"));
+    }
+
+    #[test]
+    fn a_word_declares_a_verdict() {
+        assert_eq!(Outcome::from_declaration("deadlock"), Some(Outcome::Prevented(Mechanism::Deadlock)));
+        assert_eq!(Outcome::from_declaration("prevented"), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! Running a schedule as it is written.
+//!
+//! Steps are issued in file order. A `begin` that is not written is issued just before the
+//! transaction's first step; a `commit` that is not written is issued after the last line. When a
+//! step blocks, its transaction's later steps wait behind it and the other transactions go on; after
+//! each step, whoever was woken goes on first. A transaction that the database rolls back skips the
+//! rest of its steps. One still blocked at the end is an error of the schedule.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use isolde_types::{Isolation, Key, Mode};
+
+use super::database::Database;
+use super::driver::{Driver, StepReport, TxnReport};
+use super::notation::{Action, Operation, Schedule};
+use crate::History;
+
+/// The level and mode of every transaction that names none itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Setting {
+    /// The level.
+    pub isolation: Isolation,
+    /// The mode.
+    pub mode: Mode,
+}
+
+/// What a schedule did.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Replay {
+    /// Each step, in the order of issue; unwritten begins and commits are among them.
+    pub steps: Vec<StepReport>,
+    /// Each transaction, in the order of [`Schedule::txns`].
+    pub txns: Vec<TxnReport>,
+    /// What the database recorded.
+    pub history: History,
+    /// What was in the database at the end.
+    pub final_state: BTreeMap<Key, Bytes>,
+}
+
+/// Why a schedule could not be run to its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplayError {
+    /// These transactions were still blocked after the last step.
+    Stuck {
+        /// Their names.
+        txns: Vec<String>,
+    },
+    /// The value of a step could not be worked out.
+    Value {
+        /// The step's number.
+        n: usize,
+        /// The step as written.
+        step: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReplayError::Stuck { txns } => {
+                write!(f, "{} still blocked after the last step: whoever they wait for never ends", txns.join(" and "))
+            }
+            ReplayError::Value { n, step, message } => write!(f, "step {n}, `{step}`: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+/// Runs a schedule against a database that holds the schedule's initial state and nothing else.
+///
+/// # Errors
+/// When a transaction is still blocked after the last step, or a value cannot be worked out.
+pub fn replay(schedule: &Schedule, setting: Setting, database: &mut dyn Database) -> Result<Replay, ReplayError> {
+    let mut driver = Driver::new(database, &schedule.txns, setting);
+    for step in &schedule.steps {
+        driver.issue(step.txn, &step.action)?;
+    }
+    for txn in unended(schedule) {
+        driver.issue(txn, &Action::Do(Operation::Commit))?;
+    }
+    let txns: Vec<String> = driver.blocked().map(|txn| txn.name.clone()).collect();
+    if !txns.is_empty() {
+        return Err(ReplayError::Stuck { txns });
+    }
+    let (steps, txns) = driver.into_reports();
+    Ok(Replay { steps, txns, history: database.history(), final_state: database.final_state() })
+}
+
+/// The transactions whose end is not written, in the order of their first steps.
+fn unended(schedule: &Schedule) -> impl Iterator<Item = usize> {
+    let ends = |txn| {
+        schedule.steps.iter().any(|step| match &step.action {
+            Action::Do(operation) => step.txn == txn && operation.ends(),
+            Action::Begin(_) => false,
+        })
+    };
+    (0..schedule.txns.len()).filter(move |txn| !ends(*txn))
+}
