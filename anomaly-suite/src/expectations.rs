@@ -223,9 +223,7 @@ mod tests {
 
     #[test]
     fn words_that_mean_nothing_are_refused_with_their_place() {
-        let file = |levels: &str, row: &str| {
-            format!("schema = 1\ndb = \"t\"\nlevels = [{levels}]\n[cells.G0]\n{row}")
-        };
+        let file = |levels: &str, row: &str| format!("schema = 1\ndb = \"t\"\nlevels = [{levels}]\n[cells.G0]\n{row}");
         let error = |text: String| Expectations::parse(&text).unwrap_err().to_string();
         assert!(error(file("\"snapshot\"", "optimistic = [\"maybe\"]")).starts_with("cells.G0.optimistic: `maybe` is"));
         assert!(error(file("\"snap\"", "")).starts_with("levels: `snap` is not one of read-uncommitted"));

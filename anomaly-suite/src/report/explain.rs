@@ -23,7 +23,8 @@ pub fn explain(entry: &Entry, report: &Report, style: Style) -> String {
         let heading = style.paint(&paragraph.heading, Tone::Strong);
         let _ = writeln!(text, "{heading}\n{}", wrap(&paragraph.text, "  "));
     }
-    let _ = writeln!(text, "{}\n{}", style.paint("Which levels forbid it", Tone::Strong), wrap(&forbidden_by(entry), "  "));
+    let _ =
+        writeln!(text, "{}\n{}", style.paint("Which levels forbid it", Tone::Strong), wrap(&forbidden_by(entry), "  "));
     let heading = format!("What {} {} does", report.db, report.db_version);
     let _ = writeln!(text, "{}\n{}", style.paint(&heading, Tone::Strong), row(report, style));
     let _ = writeln!(text, "{}", style.paint("The schedule", Tone::Strong));

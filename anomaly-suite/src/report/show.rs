@@ -32,7 +32,8 @@ pub fn show(report: &Report, cell: &Cell, elsewhere: &Report, style: Style) -> S
     }
     section(&mut text, "What stops it", &entry.paragraph("What stops it"), style);
     section(&mut text, "In real life", &entry.paragraph("In real life"), style);
-    let _ = write!(text, "{}\n{}", style.paint("The same schedule at every level", Tone::Strong), row(elsewhere, style));
+    let _ =
+        write!(text, "{}\n{}", style.paint("The same schedule at every level", Tone::Strong), row(elsewhere, style));
     let _ = writeln!(text, "\nmore: anomaly-suite explain {}", entry.id);
     text
 }
@@ -80,7 +81,8 @@ pub(super) fn reasons(schedule: &Schedule, trial: &Trial, style: Style) -> Strin
         section_lines(&mut text, "How it was prevented", &prevention(schedule, trial, mechanism), style);
     }
     let others = trial.evidence.shown.iter().filter(|shown| Some(*shown) != trial.hunted(schedule));
-    let others: Vec<String> = others.map(|shown| format!("{} ({})", shown.anomaly.code(), shown.anomaly.title())).collect();
+    let others: Vec<String> =
+        others.map(|shown| format!("{} ({})", shown.anomaly.code(), shown.anomaly.title())).collect();
     section(&mut text, "Found as well", &others.join(", "), style);
     section_lines(&mut text, "Seen by transactions that were then aborted", &trial.evidence.zombies, style);
     section_lines(&mut text, "The records contradict themselves", &trial.evidence.complaints, style);

@@ -20,7 +20,11 @@ pub fn table(report: &Report, hazards: Option<&Hazards>, style: Style) -> String
         let _ = write!(text, "{}{}", pad(entry.id, ID), pad(&entry.name, name_width(report)));
         let mut mode = None;
         for cell in report.row(entry) {
-            text.push_str(if mode.replace(cell.setting.mode).is_some_and(|m| m != cell.setting.mode) { "  " } else { "" });
+            text.push_str(if mode.replace(cell.setting.mode).is_some_and(|m| m != cell.setting.mode) {
+                "  "
+            } else {
+                ""
+            });
             text.push_str(&glyphs(cell, style));
         }
         trim_end_line(&mut text);

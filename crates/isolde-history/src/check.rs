@@ -1,0 +1,312 @@
+//! The checker: which anomalies a history shows, and why.
+//!
+//! Committed transactions are nodes of a graph. An edge says that one must come before another:
+//!
+//! ```text
+//!   ww  T1 ──► T2   T2 installed the next version of a key after T1's
+//!   wr  T1 ──► T2   T2 read a version that T1 wrote
+//!   rw  T1 ──► T2   T1 read a version, and T2 installed the next one
+//! ```
+//!
+//! A serial order exists exactly when the graph has no cycle. Which anomaly a cycle is depends on its
+//! edges. Write skew, for example: T1 and T2 both read x and y; T1 writes x, T2 writes y.
+//!
+//! ```text
+//!   T1 read y before T2 overwrote it:   T1 ──rw y──► T2
+//!   T2 read x before T1 overwrote it:   T2 ──rw x──► T1      a cycle of two rw: G2-item
+//! ```
+//!
+//! Each class is searched on its own, since the smallest cycle of one may hide another. Some anomalies
+//! are no cycles: a read of a write that was undone (G1a) or overwritten by its own writer (G1b), an
+//! older version after a newer one of the same writer (OTV), a lost update (P4).
+//!
+//! Besides the anomalies the report has *complaints*, contradictions in the records that no history
+//! can have (an engine that reports wrong versions), *zombies*, impossible states that transactions saw
+//! which were then aborted, and *violations*: anomalies that a transaction's own level forbids, where
+//! levels are mixed.
+//!
+//! Time is linear in the history where it is clean. Sources: Adya, "Weak Consistency" (1999); Kingsbury
+//! and Alvaro, "Elle" (2020).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use isolde_types::{Anomaly, Key};
+
+use crate::cycles::{self, Found, fits};
+use crate::explain;
+use crate::graph::{EdgeKind, Graph, RawEdge, obliges};
+use crate::levels;
+use crate::model::History;
+use crate::resolve::{Outcome, Resolved, Seen, Txn};
+
+/// An edge of a reported cycle.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Edge {
+    /// The transaction that comes first.
+    pub from: String,
+    /// The one that comes after it.
+    pub to: String,
+    /// Why.
+    pub kind: EdgeKind,
+    /// The key; empty for real time.
+    pub key: Key,
+    /// The edge in words: "T1 read y=1, and T2 overwrote it".
+    pub words: String,
+}
+
+/// An anomaly, and what shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// Which.
+    pub anomaly: Anomaly,
+    /// The smallest cycle that shows it, or the accesses that do.
+    pub cycle: Vec<Edge>,
+    /// Why it is one, in words.
+    pub words: String,
+}
+
+/// An anomaly that a transaction's own level forbids.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// What was broken.
+    pub anomaly: Anomaly,
+    /// How, in words.
+    pub words: String,
+}
+
+/// What a history shows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// The anomalies, gravest first; one finding for each class.
+    pub findings: Vec<Finding>,
+    /// What breaks the promise of some transaction's own level.
+    pub violations: Vec<Violation>,
+    /// Impossible states that aborted transactions had seen, in words.
+    pub zombies: Vec<String>,
+    /// Contradictions in the records, in words.
+    pub complaints: Vec<String>,
+    /// How many transactions committed.
+    pub committed: usize,
+}
+
+impl Report {
+    /// The anomalies that were found, gravest first.
+    #[must_use]
+    pub fn anomalies(&self) -> Vec<Anomaly> {
+        self.findings.iter().map(|finding| finding.anomaly).collect()
+    }
+
+    /// The finding of one anomaly.
+    #[must_use]
+    pub fn finding(&self, anomaly: Anomaly) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.anomaly == anomaly)
+    }
+
+    /// Whether some serial order that agrees with real time explains everything.
+    #[must_use]
+    pub fn is_serializable(&self) -> bool {
+        self.findings.is_empty() && self.complaints.is_empty()
+    }
+
+    /// Whether every transaction got what its own level promises, and the records make sense.
+    #[must_use]
+    pub fn keeps_its_levels(&self) -> bool {
+        self.violations.is_empty() && self.complaints.is_empty()
+    }
+}
+
+/// Searches a history for anomalies; see the module.
+///
+/// ```
+/// use isolde_history::{History, check};
+/// assert!(check(&History::default()).is_serializable());
+/// ```
+#[must_use]
+pub fn check(history: &History) -> Report {
+    let resolved = Resolved::of(history);
+    let graph = Graph::of(&resolved);
+    let mut findings = Findings::default();
+    find_bad_reads(&resolved, &mut findings);
+    find_vanishing(&resolved, &mut findings);
+    find_lost_updates(&resolved, &mut findings);
+    find_cycles(&resolved, &graph, &mut findings);
+    Report {
+        violations: violations(&resolved, &graph),
+        zombies: zombies(&resolved),
+        complaints: resolved.complaints.clone(),
+        committed: resolved.committed().count(),
+        findings: findings.0.into_values().collect(),
+    }
+}
+
+/// One finding for each class: the smallest.
+#[derive(Default)]
+struct Findings(BTreeMap<Anomaly, Finding>);
+
+impl Findings {
+    fn add(&mut self, finding: Finding) {
+        let smaller = self.0.get(&finding.anomaly).is_none_or(|known| finding.cycle.len() < known.cycle.len());
+        if smaller {
+            self.0.insert(finding.anomaly, finding);
+        }
+    }
+}
+
+// --- reads of what should not be seen --------------------------------------------------------------
+
+fn find_bad_reads(resolved: &Resolved, findings: &mut Findings) {
+    for (reader, txn) in resolved.committed() {
+        for read in &txn.reads {
+            let (anomaly, writer) = match read.seen {
+                Seen::Aborted(writer) => (Anomaly::AbortedRead, writer),
+                Seen::Intermediate(writer) => (Anomaly::IntermediateRead, writer),
+                Seen::Version(_) | Seen::Own => continue,
+            };
+            findings.add(explain::bad_read(resolved, anomaly, reader, writer, read));
+        }
+    }
+    for (reader, key, words) in &resolved.internal {
+        if resolved.txns[*reader].outcome == Outcome::Committed {
+            findings.add(explain::internal(resolved, *reader, key, words));
+        }
+    }
+}
+
+/// Whose versions a transaction read, and the first key of each.
+fn observed(resolved: &Resolved, txn: &Txn) -> Vec<(usize, Key, usize)> {
+    let mut writers = Vec::new();
+    let mut known = BTreeSet::new();
+    for read in &txn.reads {
+        if let Seen::Version(place) = read.seen
+            && let Some(writer) = resolved.versions[&read.key][place].writer
+            && known.insert(writer)
+        {
+            writers.push((writer, read.key.clone(), place));
+        }
+    }
+    writers
+}
+
+/// The places of a transaction's versions, by key.
+fn places_of(resolved: &Resolved) -> HashMap<(usize, &Key), usize> {
+    let versions = resolved.versions.iter().flat_map(|(key, versions)| {
+        versions.iter().enumerate().filter_map(move |(place, version)| Some(((version.writer?, key), place)))
+    });
+    versions.collect()
+}
+
+/// OTV: after one version of a transaction, an older version of another key that it also wrote.
+fn find_vanishing(resolved: &Resolved, findings: &mut Findings) {
+    let places = places_of(resolved);
+    for (reader, txn) in resolved.committed() {
+        let mut seen: Vec<(usize, Key)> = Vec::new();
+        let mut known = BTreeSet::new();
+        for read in &txn.reads {
+            let Seen::Version(place) = read.seen else { continue };
+            for (writer, first) in seen.iter().filter(|(_, first)| *first != read.key) {
+                if places.get(&(*writer, &read.key)).is_some_and(|newer| *newer > place) {
+                    findings.add(explain::vanishing(resolved, reader, *writer, first, read, place));
+                }
+            }
+            if let Some(writer) = resolved.versions[&read.key][place].writer
+                && writer != reader
+                && known.insert(writer)
+            {
+                seen.push((writer, read.key.clone()));
+            }
+        }
+    }
+}
+
+/// P4: two committed transactions read one version of a key, and both wrote the key.
+fn find_lost_updates(resolved: &Resolved, findings: &mut Findings) {
+    let mut readers: HashMap<(&Key, usize), Vec<usize>> = HashMap::new();
+    for (reader, txn) in resolved.committed() {
+        let wrote: BTreeSet<&Key> = txn.writes.iter().filter(|write| !write.undone).map(|write| &write.key).collect();
+        for read in txn.reads.iter().filter(|read| read.tracked && wrote.contains(&read.key)) {
+            if let Seen::Version(place) = read.seen {
+                let entry = readers.entry((&read.key, place)).or_default();
+                if !entry.contains(&reader) {
+                    entry.push(reader);
+                }
+            }
+        }
+    }
+    let mut lost: Vec<_> = readers.into_iter().filter(|(_, who)| who.len() > 1).collect();
+    lost.sort();
+    for ((key, place), who) in lost {
+        findings.add(explain::lost_update(resolved, key, place, who[0], who[1]));
+    }
+}
+
+// --- cycles ----------------------------------------------------------------------------------------
+
+fn find_cycles(resolved: &Resolved, graph: &Graph, findings: &mut Findings) {
+    let any = |_: &RawEdge| true;
+    for group in graph.components(resolved, any, Some(&|_| true)) {
+        // Small groups are searched for every class at once; in large ones each class has its edges.
+        for found in cycles::in_group(graph, resolved, &group, &any) {
+            findings.add(finding(resolved, graph, &found));
+        }
+    }
+}
+
+pub(crate) fn finding(resolved: &Resolved, graph: &Graph, found: &Found) -> Finding {
+    let size = found.nodes.len();
+    let hop = |number: usize| {
+        let (from, to) = (found.nodes[number], found.nodes[(number + 1) % size]);
+        let edge = graph.between(from, to).find(|edge| fits(found.hops[number], edge.kind));
+        explain::edge(resolved, from, to, edge)
+    };
+    let cycle: Vec<Edge> = (0..size).map(hop).collect();
+    Finding { anomaly: found.anomaly, words: explain::cycle(&cycle), cycle }
+}
+
+// --- promises ----------------------------------------------------------------------------------------
+
+fn violations(resolved: &Resolved, graph: &Graph) -> Vec<Violation> {
+    let mut violations = levels::bad_reads(resolved);
+    violations.extend(levels::snapshots(resolved));
+    let counts = |edge: &RawEdge| obliges(resolved, edge);
+    let strict = |txn: usize| resolved.txns[txn].isolation.forbids().contains(&Anomaly::Realtime);
+    for group in graph.components(resolved, counts, Some(&strict)) {
+        let found = cycles::in_group(graph, resolved, &group, &counts);
+        let worst = found.iter().min_by_key(|found| (found.nodes.len(), found.anomaly));
+        violations.push(match worst {
+            Some(found) => {
+                let finding = finding(resolved, graph, found);
+                Violation { anomaly: finding.anomaly, words: finding.words }
+            }
+            None => Violation {
+                anomaly: Anomaly::Realtime,
+                words: format!("{} transactions precede each other", group.len()),
+            },
+        });
+    }
+    violations
+}
+
+/// States that cannot have been, seen by transactions that were then aborted: parts of one
+/// transaction's writes beside versions from before it.
+fn zombies(resolved: &Resolved) -> Vec<String> {
+    let places = places_of(resolved);
+    let mut words = BTreeSet::new();
+    for txn in resolved.txns.iter().filter(|txn| txn.outcome != Outcome::Committed) {
+        for (writer, key, _) in observed(resolved, txn) {
+            for read in txn.reads.iter().filter(|read| read.key != key) {
+                let Seen::Version(place) = read.seen else { continue };
+                if places.get(&(writer, &read.key)).is_some_and(|newer| *newer > place) {
+                    words.insert(explain::zombie(resolved, txn, writer, &key, &read.key));
+                }
+            }
+        }
+    }
+    words.into_iter().collect()
+}
+
+impl Edge {
+    pub(crate) fn new(resolved: &Resolved, from: usize, to: usize, kind: EdgeKind, key: &Key, words: String) -> Edge {
+        let name = |txn: usize| resolved.txns[txn].name.clone();
+        Edge { from: name(from), to: name(to), kind, key: key.clone(), words }
+    }
+}

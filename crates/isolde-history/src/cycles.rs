@@ -1,0 +1,312 @@
+//! Cycles in a group of transactions that reach each other, and what each of them means.
+//!
+//! In small groups every simple cycle is looked at, so that the smallest of each class is found and
+//! none is missed. In large ones a search from each edge finds a short cycle of each class; that a
+//! class has some cycle is what counts there.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use isolde_types::Anomaly;
+
+use crate::graph::{EdgeKind, Graph, RawEdge, precedes};
+use crate::resolve::Resolved;
+
+/// Groups up to this size are searched completely.
+const SMALL: usize = 9;
+
+/// How many edges a search in a large group starts from, for each class.
+const STARTS: usize = 2_000;
+
+/// The kinds of edges between two transactions, as bits.
+type Kinds = u8;
+
+const WW: Kinds = 1;
+const WR: Kinds = 2;
+const ITEM: Kinds = 4;
+const PREDICATE: Kinds = 8;
+const REALTIME: Kinds = 16;
+const DATA: Kinds = WW | WR;
+const RW: Kinds = ITEM | PREDICATE;
+
+fn bit(kind: EdgeKind) -> Kinds {
+    match kind {
+        EdgeKind::Ww => WW,
+        EdgeKind::Wr => WR,
+        EdgeKind::RwItem => ITEM,
+        EdgeKind::RwPredicate => PREDICATE,
+        EdgeKind::Realtime => REALTIME,
+    }
+}
+
+/// A cycle of transactions: for each hop, the kinds of edges that the class makes of it.
+pub(crate) struct Found {
+    pub anomaly: Anomaly,
+    pub nodes: Vec<usize>,
+    /// What each hop, from a node to the next, may be taken for.
+    pub hops: Vec<Kinds>,
+}
+
+/// The classes of cycles, each with what its hops must be.
+const CLASSES: [(Anomaly, fn(&[Kinds]) -> Option<Vec<Kinds>>); 8] = [
+    (Anomaly::DirtyWrite, |hops| all(hops, WW)),
+    (Anomaly::CircularFlow, circular),
+    (Anomaly::ReadSkewItem, |hops| single(hops, ITEM)),
+    (Anomaly::ReadSkew, |hops| single(hops, PREDICATE)),
+    (Anomaly::LongFork, long_fork),
+    (Anomaly::WriteSkew, write_skew),
+    (Anomaly::PredicateWriteSkew, predicate_write_skew),
+    (Anomaly::Realtime, realtime),
+];
+
+fn all(hops: &[Kinds], kinds: Kinds) -> Option<Vec<Kinds>> {
+    let taken: Vec<Kinds> = hops.iter().map(|hop| hop & kinds).collect();
+    taken.iter().all(|hop| *hop != 0).then_some(taken)
+}
+
+/// ww and wr, at least one wr.
+fn circular(hops: &[Kinds]) -> Option<Vec<Kinds>> {
+    let mut taken = all(hops, DATA)?;
+    let wr = taken.iter().position(|hop| hop & WR != 0)?;
+    taken[wr] = WR;
+    Some(taken)
+}
+
+/// Exactly one rw, of one kind.
+fn single(hops: &[Kinds], kind: Kinds) -> Option<Vec<Kinds>> {
+    let must: Vec<usize> = (0..hops.len()).filter(|hop| hops[*hop] & DATA == 0).collect();
+    let rw = match must.as_slice() {
+        [] => hops.iter().position(|hop| hop & kind != 0)?,
+        [one] => *one,
+        _ => return None,
+    };
+    (hops[rw] & kind != 0).then(|| taken_with(hops, &[rw], kind))
+}
+
+/// The hops with some taken as rw, the others as ww or wr.
+fn taken_with(hops: &[Kinds], rw: &[usize], kind: Kinds) -> Vec<Kinds> {
+    let taken = |(number, hop): (usize, &Kinds)| if rw.contains(&number) { hop & kind } else { hop & DATA };
+    hops.iter().enumerate().map(taken).collect()
+}
+
+/// Two or more rw, all on items.
+fn write_skew(hops: &[Kinds]) -> Option<Vec<Kinds>> {
+    several(hops, ITEM, |_| true)
+}
+
+/// Two or more rw, some on predicates.
+fn predicate_write_skew(hops: &[Kinds]) -> Option<Vec<Kinds>> {
+    several(hops, RW, |taken| taken.iter().any(|hop| hop & RW == PREDICATE))
+}
+
+fn several(hops: &[Kinds], kind: Kinds, accept: impl Fn(&[Kinds]) -> bool) -> Option<Vec<Kinds>> {
+    let can: Vec<usize> = (0..hops.len()).filter(|hop| hops[*hop] & kind != 0).collect();
+    let others = hops.iter().all(|hop| hop & (kind | DATA) != 0);
+    if can.len() < 2 || !others {
+        return None;
+    }
+    let taken = taken_with(hops, &can, kind);
+    accept(&taken).then_some(taken)
+}
+
+/// Two or more rw, no two of them adjacent.
+fn long_fork(hops: &[Kinds]) -> Option<Vec<Kinds>> {
+    let size = hops.len();
+    if hops.iter().any(|hop| hop & (RW | DATA) == 0) {
+        return None;
+    }
+    let must: Vec<usize> = (0..size).filter(|hop| hops[*hop] & DATA == 0).collect();
+    let mut chosen = must.clone();
+    for hop in (0..size).filter(|hop| hops[*hop] & RW != 0) {
+        let apart = chosen.iter().all(|other| *other != hop && (other + 1) % size != hop && (hop + 1) % size != *other);
+        if apart {
+            chosen.push(hop);
+        }
+    }
+    let adjacent = chosen.iter().any(|hop| chosen.contains(&((hop + 1) % size)));
+    (chosen.len() >= 2 && !adjacent).then(|| taken_with(hops, &chosen, RW))
+}
+
+/// A cycle that closes only through real time.
+fn realtime(hops: &[Kinds]) -> Option<Vec<Kinds>> {
+    let any = all(hops, DATA | RW | REALTIME)?;
+    any.contains(&REALTIME).then_some(any)
+}
+
+/// The smallest cycle of each class in a group.
+pub(crate) fn in_group(
+    graph: &Graph,
+    resolved: &Resolved,
+    group: &[usize],
+    counts: &dyn Fn(&RawEdge) -> bool,
+) -> Vec<Found> {
+    if group.len() <= SMALL {
+        in_small_group(graph, resolved, group, counts)
+    } else {
+        in_large_group(graph, group, counts)
+    }
+}
+
+/// The kinds of edges between the members.
+fn kinds_between(
+    graph: &Graph,
+    resolved: &Resolved,
+    group: &[usize],
+    counts: &dyn Fn(&RawEdge) -> bool,
+) -> HashMap<(usize, usize), Kinds> {
+    let members: HashSet<usize> = group.iter().copied().collect();
+    let mut kinds: HashMap<(usize, usize), Kinds> = HashMap::new();
+    for from in group {
+        for edge in graph.out[*from].iter().map(|edge| &graph.edges[*edge]) {
+            if members.contains(&edge.to) && counts(edge) {
+                *kinds.entry((*from, edge.to)).or_default() |= bit(edge.kind);
+            }
+        }
+        for to in group.iter().filter(|to| precedes(resolved, *from, **to)) {
+            let realtime = RawEdge {
+                from: *from,
+                to: *to,
+                kind: EdgeKind::Realtime,
+                key: isolde_types::Key::new(),
+                places: (0, 0),
+            };
+            if counts(&realtime) {
+                *kinds.entry((*from, *to)).or_default() |= REALTIME;
+            }
+        }
+    }
+    kinds
+}
+
+fn in_small_group(
+    graph: &Graph,
+    resolved: &Resolved,
+    group: &[usize],
+    counts: &dyn Fn(&RawEdge) -> bool,
+) -> Vec<Found> {
+    let kinds = kinds_between(graph, resolved, group, counts);
+    let mut best: HashMap<Anomaly, Found> = HashMap::new();
+    for start in 0..group.len() {
+        let mut walk = Walk { group, kinds: &kinds, best: &mut best, path: vec![group[start]] };
+        walk.from(start);
+    }
+    let mut found: Vec<Found> = best.into_values().collect();
+    found.sort_by_key(|found| found.anomaly);
+    found
+}
+
+/// All simple cycles whose smallest member is the one that the walk starts from. The depth is at most
+/// the size of a small group.
+struct Walk<'w> {
+    group: &'w [usize],
+    kinds: &'w HashMap<(usize, usize), Kinds>,
+    best: &'w mut HashMap<Anomaly, Found>,
+    path: Vec<usize>,
+}
+
+impl Walk<'_> {
+    fn from(&mut self, start: usize) {
+        let at = self.path[self.path.len() - 1];
+        if self.path.len() > 1 && self.kinds.contains_key(&(at, self.path[0])) {
+            self.consider();
+        }
+        for next in start + 1..self.group.len() {
+            let node = self.group[next];
+            if !self.path.contains(&node) && self.kinds.contains_key(&(at, node)) {
+                self.path.push(node);
+                self.from(start);
+                self.path.pop();
+            }
+        }
+    }
+
+    fn consider(&mut self) {
+        let size = self.path.len();
+        let hops: Vec<Kinds> =
+            (0..size).map(|hop| self.kinds[&(self.path[hop], self.path[(hop + 1) % size])]).collect();
+        for (anomaly, class) in CLASSES {
+            let smaller = self.best.get(&anomaly).is_none_or(|found| size < found.nodes.len());
+            if smaller && let Some(hops) = class(&hops) {
+                self.best.insert(anomaly, Found { anomaly, nodes: self.path.clone(), hops });
+            }
+        }
+    }
+}
+
+fn in_large_group(graph: &Graph, group: &[usize], counts: &dyn Fn(&RawEdge) -> bool) -> Vec<Found> {
+    let members: HashSet<usize> = group.iter().copied().collect();
+    let edges: Vec<&RawEdge> = group
+        .iter()
+        .flat_map(|from| graph.out[*from].iter().map(|edge| &graph.edges[*edge]))
+        .filter(|edge| members.contains(&edge.to) && counts(edge))
+        .collect();
+    let searches: [(Anomaly, Kinds, Kinds); 7] = [
+        (Anomaly::DirtyWrite, WW, WW),
+        (Anomaly::CircularFlow, WR, DATA),
+        (Anomaly::ReadSkewItem, ITEM, DATA),
+        (Anomaly::ReadSkew, PREDICATE, DATA),
+        (Anomaly::LongFork, RW, RW | DATA),
+        (Anomaly::WriteSkew, ITEM, ITEM | DATA),
+        (Anomaly::PredicateWriteSkew, PREDICATE, RW | DATA),
+    ];
+    let mut found = Vec::new();
+    for (anomaly, first, rest) in searches {
+        let class = CLASSES.iter().find(|(name, _)| *name == anomaly).map(|(_, class)| class);
+        let starts = edges.iter().filter(|edge| bit(edge.kind) & first != 0).take(STARTS);
+        let cycles = starts.filter_map(|edge| path_back(graph, &members, edge, rest, counts));
+        let best = cycles
+            .filter_map(|nodes| {
+                let hops = hops_of(graph, &nodes, counts);
+                class.and_then(|class| class(&hops)).map(|hops| Found { anomaly, nodes, hops })
+            })
+            .min_by_key(|found| found.nodes.len());
+        found.extend(best);
+    }
+    found
+}
+
+fn hops_of(graph: &Graph, nodes: &[usize], counts: &dyn Fn(&RawEdge) -> bool) -> Vec<Kinds> {
+    let size = nodes.len();
+    let hop = |number: usize| {
+        let edges = graph.between(nodes[number], nodes[(number + 1) % size]);
+        edges.filter(|edge| counts(edge)).map(|edge| bit(edge.kind)).fold(0, |a, b| a | b)
+    };
+    (0..size).map(hop).collect()
+}
+
+/// A shortest way from an edge's end back to its beginning.
+fn path_back(
+    graph: &Graph,
+    members: &HashSet<usize>,
+    edge: &RawEdge,
+    kinds: Kinds,
+    counts: &dyn Fn(&RawEdge) -> bool,
+) -> Option<Vec<usize>> {
+    let mut parents: HashMap<usize, usize> = HashMap::from([(edge.to, edge.from)]);
+    let mut frontier = VecDeque::from([edge.to]);
+    while let Some(node) = frontier.pop_front() {
+        if node == edge.from {
+            let mut path = vec![];
+            let mut at = parents[&node];
+            while at != edge.from {
+                path.push(at);
+                at = parents[&at];
+            }
+            path.push(edge.from);
+            path.reverse();
+            return Some(path);
+        }
+        for next in graph.out[node].iter().map(|edge| &graph.edges[*edge]) {
+            let goes = bit(next.kind) & kinds != 0 && members.contains(&next.to) && counts(next);
+            if goes && !parents.contains_key(&next.to) {
+                parents.insert(next.to, node);
+                frontier.push_back(next.to);
+            }
+        }
+    }
+    None
+}
+
+/// Whether a hop that may be taken for `kinds` can be this edge.
+pub(crate) fn fits(kinds: u8, kind: EdgeKind) -> bool {
+    kinds & bit(kind) != 0
+}

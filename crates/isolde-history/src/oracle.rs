@@ -1,0 +1,155 @@
+//! The black-box oracle: believes no version, only values and outcomes.
+//!
+//! For small histories it tries every order of the committed transactions: is there one in which
+//! running them one after another gives every value that was read, and the final state? An engine that
+//! reports wrong versions, or a checker that misjudges them, is caught by a disagreement.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use isolde_types::{Key, Span};
+
+use crate::model::{Event, History, ReadKind, TxnKey, Version};
+
+/// Histories with more committed transactions than this are not tried.
+pub const LIMIT: usize = 8;
+
+/// What the oracle says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// In this order, by the names of the transactions, everything is explained.
+    Serial(Vec<String>),
+    /// No order explains it.
+    NotSerial,
+    /// There are more transactions than are tried.
+    TooLarge,
+}
+
+/// An access of a transaction, as far as values go.
+enum Access {
+    Read { key: Key, value: Option<Bytes> },
+    Scan { span: Span, rows: Vec<(Key, Bytes)> },
+    Write { key: Key, value: Option<Bytes> },
+}
+
+struct Program {
+    name: String,
+    accesses: Vec<Access>,
+}
+
+/// Whether some serial order of the committed transactions explains every value read and, if given,
+/// the final state.
+///
+/// Untracked reads are left out. Increments and merges are taken for writes of what they came to, so a
+/// history with two of them on one key is only explained in the order in which they were resolved.
+#[must_use]
+pub fn serializable(history: &History, final_state: Option<&BTreeMap<Key, Bytes>>) -> Verdict {
+    let programs = programs(history);
+    if programs.len() > LIMIT {
+        return Verdict::TooLarge;
+    }
+    let start: BTreeMap<Key, Bytes> = history.initial.iter().cloned().collect();
+    let mut order: Vec<usize> = Vec::new();
+    if search(&programs, &start, final_state, &mut order) {
+        Verdict::Serial(order.into_iter().map(|number| programs[number].name.clone()).collect())
+    } else {
+        Verdict::NotSerial
+    }
+}
+
+/// Depth-first over orders; the depth is at most [`LIMIT`].
+fn search(
+    programs: &[Program],
+    state: &BTreeMap<Key, Bytes>,
+    final_state: Option<&BTreeMap<Key, Bytes>>,
+    order: &mut Vec<usize>,
+) -> bool {
+    if order.len() == programs.len() {
+        return final_state.is_none_or(|expected| expected == state);
+    }
+    for next in 0..programs.len() {
+        if order.contains(&next) {
+            continue;
+        }
+        if let Some(after) = run(&programs[next], state) {
+            order.push(next);
+            if search(programs, &after, final_state, order) {
+                return true;
+            }
+            order.pop();
+        }
+    }
+    false
+}
+
+/// The state after a program, if it reads in this state what it did read.
+fn run(program: &Program, state: &BTreeMap<Key, Bytes>) -> Option<BTreeMap<Key, Bytes>> {
+    let mut state = state.clone();
+    for access in &program.accesses {
+        match access {
+            Access::Read { key, value } => {
+                if state.get(key) != value.as_ref() {
+                    return None;
+                }
+            }
+            Access::Scan { span, rows } => {
+                let within = state.iter().filter(|(key, _)| span.contains(key));
+                if !within.map(|(key, value)| (key.clone(), value.clone())).eq(rows.iter().cloned()) {
+                    return None;
+                }
+            }
+            Access::Write { key, value: Some(value) } => drop(state.insert(key.clone(), value.clone())),
+            Access::Write { key, value: None } => drop(state.remove(key)),
+        }
+    }
+    Some(state)
+}
+
+/// The committed transactions, each with its accesses in order; what a savepoint undid is gone.
+fn programs(history: &History) -> Vec<Program> {
+    let committed: BTreeMap<TxnKey, &Vec<(Key, Bytes)>> = history
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Commit { txn, resolved, .. } => Some((*txn, resolved)),
+            _ => None,
+        })
+        .collect();
+    let mut programs: BTreeMap<TxnKey, Program> = BTreeMap::new();
+    for event in &history.events {
+        let Some(resolved) = committed.get(&event.txn()) else { continue };
+        if let Event::Begin { txn, name, .. } = event {
+            programs.insert(*txn, Program { name: name.clone(), accesses: Vec::new() });
+        }
+        if let Some(program) = programs.get_mut(&event.txn()) {
+            program.accesses.extend(access(event, resolved, history));
+        }
+    }
+    programs.into_values().collect()
+}
+
+fn access(event: &Event, resolved: &[(Key, Bytes)], history: &History) -> Option<Access> {
+    match event {
+        // Own reads are the checker's matter: a savepoint may have undone the write since.
+        Event::Read { version: Version::Own(_), .. } => None,
+        Event::Read { key, value, kind: ReadKind::Tracked, .. } => {
+            Some(Access::Read { key: key.clone(), value: value.clone() })
+        }
+        Event::Scan { span, rows, kind: ReadKind::Tracked, .. } => {
+            let present = rows.iter().filter_map(|row| Some((row.key.clone(), row.value.clone()?)));
+            Some(Access::Scan { span: span.clone(), rows: present.collect() })
+        }
+        Event::Write { txn, key, seq, value, blind } => {
+            let undone = history
+                .events
+                .iter()
+                .any(|other| matches!(other, Event::RollbackTo { txn: who, seq: last } if who == txn && seq > last));
+            let value = match resolved.iter().find(|(name, _)| name == key) {
+                Some((_, value)) if *blind => Some(value.clone()),
+                _ => value.clone(),
+            };
+            (!undone).then(|| Access::Write { key: key.clone(), value })
+        }
+        _ => None,
+    }
+}
