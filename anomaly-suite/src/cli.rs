@@ -19,6 +19,7 @@ use isolde_types::{Isolation, Mode};
 use crate::engine::{Control, Engine};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
+use crate::isolde::Isolde;
 use crate::report::{Colour, Glyphs, Style, explain, json, markdown, show, table};
 use crate::suite::{Report, Suite, find};
 use crate::verdict::trial;
@@ -167,6 +168,7 @@ fn unknown(what: &str, word: &str, names: &[&str]) -> String {
 
 fn engine(name: &str) -> Result<&'static dyn Engine, Usage> {
     match name {
+        "isolde" => Ok(&Isolde),
         "control" => Ok(&Control),
         _ => Err(Usage(unknown("database", name, &["isolde", "control"]))),
     }

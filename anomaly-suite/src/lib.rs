@@ -36,6 +36,7 @@ pub mod engine;
 pub mod evidence;
 pub mod expectations;
 pub mod hazards;
+mod isolde;
 mod numbers;
 pub mod report;
 mod suggest;
@@ -43,6 +44,7 @@ mod suite;
 pub mod verdict;
 pub mod versions;
 
+pub use crate::isolde::Isolde;
 pub use engine::{Control, Engine};
 pub use expectations::{Declared, Expectations};
 pub use suite::{Cell, Report, Suite, UnknownName, find};
