@@ -58,6 +58,8 @@ pub(crate) struct ScanCore {
     statement: Option<View>,
     coverage: Option<Arc<Mutex<Coverage>>>,
     started: bool,
+    /// What was visible before the last leaf was fetched, where the scan looks at no one state.
+    looked_at: Ts,
     /// How far a recorder has been told, from either end.
     told: Span,
 }
@@ -99,6 +101,7 @@ impl ScanCore {
             statement,
             coverage: None,
             started: false,
+            looked_at: txn.core.timeline.visible(),
         }
     }
 
@@ -177,7 +180,7 @@ impl ScanCore {
         match &self.statement {
             Some(view) => view.ts(),
             None if self.txn.policy.has_snapshot() => self.txn.read_ts(),
-            None => self.txn.core.timeline.visible(),
+            None => self.looked_at,
         }
     }
 
@@ -207,6 +210,7 @@ impl ScanCore {
 
     /// Fetches a leaf from this end's own chunk; `false` when that is done.
     fn fetch(&mut self, end: End) -> bool {
+        self.looked_at = self.txn.core.timeline.visible();
         let chunk = match end {
             End::Front => &mut self.near,
             End::Back => &mut self.far,
@@ -373,7 +377,8 @@ impl ScanCore {
         match self.txn.lock_key(wait, record.0.key(), mode, Purpose::Read).await {
             Ok(record) => {
                 let base = self.txn.read_locked(wait, &record).await?;
-                Ok(Resolved { value: base.value, tap: None })
+                let tap = Some((TapVersion::Found(base.version), base.value.clone()));
+                Ok(Resolved { value: base.value, tap })
             }
             Err(Error::LockBusy(_)) if self.on_locked == OnLocked::Skip => Ok(Resolved::nothing()),
             Err(error) => Err(error),
