@@ -13,8 +13,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use isolde_locks::Purpose;
-use isolde_mvcc::{Cursor, Found, FoundVersion, ReadAt, View};
+use isolde_locks::{LockCell, Purpose};
+use isolde_mvcc::{Found, FoundVersion, ReadAt, View};
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, LockMode, Span, Ts, mutant};
 
@@ -26,6 +26,9 @@ use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result};
 use crate::isolation::{Footprint, ReadView, SkipLocked, WriteTiming};
+
+/// Where a chunk is being read.
+type Cursor = isolde_mvcc::Cursor<LockCell>;
 
 /// From which end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
