@@ -148,6 +148,11 @@ impl Chain {
         Chain { newest: Committed::NOTHING, older: None, in_flight: None }
     }
 
+    /// A byte of the newest committed value, to bring it near.
+    pub(crate) fn first_byte(&self) -> u8 {
+        self.newest.value.as_ref().and_then(|value| value.first()).copied().unwrap_or(0)
+    }
+
     /// What a read at `at` finds, the in-flight version of `own` aside.
     pub(crate) fn read(&self, at: ReadAt, own: Option<&Arc<Status>>) -> Found {
         if let Some(found) = self.in_flight.as_ref().and_then(|in_flight| in_flight.found(at, own)) {

@@ -14,14 +14,19 @@
 //!
 //! Source: Lehman and Yao (1981), the part about walking right.
 
+use std::collections::VecDeque;
 use std::ops::Bound;
 
+use bytes::Bytes;
 use isolde_types::sync::atomic::{AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use isolde_types::{Key, RecordCell, Span};
 
+use smallvec::SmallVec;
+
 use crate::fences::Fences;
-use crate::record::Record;
+use crate::record::{ReadAt, Record, prefix};
+use crate::status::Status;
 
 /// How many records a leaf holds at most.
 const LEAF_RECORDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
@@ -99,7 +104,7 @@ impl<C: RecordCell> Leaves<C> {
         if record.cell().is_sealed() {
             return;
         }
-        match inside.records.binary_search_by(|other| other.key().cmp(record.key())) {
+        match inside.records.binary_search_by(|other| other.cmp_key(record.key(), record.prefix())) {
             Ok(place) => inside.records[place] = Arc::clone(record),
             Err(place) if inside.records.len() < LEAF_RECORDS => inside.records.insert(place, Arc::clone(record)),
             Err(place) => self.split(&mut inside, place, record),
@@ -269,6 +274,32 @@ impl<C: RecordCell> Leaves<C> {
         !cursor.done
     }
 
+    /// Reads the records of a leaf at one end of the cursor's span, and appends the rows that are
+    /// there, in key order; `false` when the span is done.
+    ///
+    /// The latches of a stretch of records are held together, so that the values' cache misses overlap
+    /// and are not met one by one. Whoever holds one of them takes no other latch, and all who take
+    /// several take them in key order.
+    pub fn rows(
+        &self,
+        cursor: &mut Cursor<C>,
+        from: From,
+        at: ReadAt,
+        own: Option<&Arc<Status>>,
+        out: &mut VecDeque<(Key, Bytes)>,
+    ) -> bool {
+        let visit = |records: &[Arc<Record<C>>]| {
+            bring_near(records);
+            for stretch in records.chunks(STRETCH) {
+                read_together(stretch, at, own, out);
+            }
+        };
+        match from {
+            From::Front => self.visit_front(cursor, visit),
+            From::Back => self.visit_back(cursor, visit),
+        }
+    }
+
     /// Heap bytes of leaves and fences.
     pub fn bytes(&self) -> usize {
         /// A fence's node in the skiplist: key, value, and a tower of two on average.
@@ -301,11 +332,48 @@ impl<C> Cursor<C> {
     }
 }
 
+/// From which end of its span a cursor goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// From the smallest key.
+    Front,
+    /// From the largest key.
+    Back,
+}
+
+/// How many records are latched together.
+const STRETCH: usize = 32;
+
+fn read_together<C: RecordCell>(
+    stretch: &[Arc<Record<C>>],
+    at: ReadAt,
+    own: Option<&Arc<Status>>,
+    out: &mut VecDeque<(Key, Bytes)>,
+) {
+    let latched: SmallVec<[_; STRETCH]> = stretch.iter().map(|record| (record, record.latch())).collect();
+    let near = latched.iter().map(|(_, chain)| u64::from(chain.first_byte())).fold(0, |a, b| a ^ b);
+    std::hint::black_box(near);
+    for (record, chain) in &latched {
+        if let Some(value) = chain.read(at, own).value {
+            out.push_back((record.key().clone(), value));
+        }
+    }
+}
+
+/// Loads something of each record, and of its key, before any of them is latched: the misses overlap.
+pub(crate) fn bring_near<C: RecordCell>(records: &[Arc<Record<C>>]) {
+    std::hint::black_box(records.iter().map(|record| record.touch()).fold(0, |a, b| a ^ b));
+}
+
 /// The records of a leaf that lie in a span.
 fn within<'r, C: RecordCell>(records: &'r [Arc<Record<C>>], span: &Span) -> &'r [Arc<Record<C>>] {
-    let from = records.partition_point(|record| record.key() < &span.start);
+    let before = |bound: &Key| {
+        let start = prefix(bound);
+        records.partition_point(|record| record.cmp_key(bound, start).is_lt())
+    };
+    let from = before(&span.start);
     let to = match &span.end {
-        Some(end) => records.partition_point(|record| record.key() < end),
+        Some(end) => before(end),
         None => records.len(),
     };
     records.get(from..to).unwrap_or_default()

@@ -32,7 +32,7 @@ mod timeline;
 mod value;
 mod views;
 
-pub use leaves::Cursor;
+pub use leaves::{Cursor, From};
 pub use live::Live;
 pub use record::{Found, FoundVersion, Latest, ReadAt, Record};
 pub use status::{Exposure, State, Status};

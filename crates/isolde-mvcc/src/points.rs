@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use isolde_types::RecordCell;
 use isolde_types::sync::{Arc, RwLock};
 
-use crate::record::Record;
+use crate::record::{Record, prefix};
 
 const SHARDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 256 };
 
@@ -36,13 +36,15 @@ impl<C: RecordCell> Points<C> {
     }
 
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<Arc<Record<C>>> {
-        self.shard(hash).read().find(hash, |record| is_it(record, hash, key)).cloned()
+        let start = prefix(key);
+        self.shard(hash).read().find(hash, |record| record.is_of(key, start, hash)).cloned()
     }
 
     /// The record of a key, made if there is none.
     pub fn find_or_insert(&self, hash: u64, key: &[u8], make: impl FnOnce() -> Record<C>) -> Arc<Record<C>> {
+        let start = prefix(key);
         let mut shard = self.shard(hash).write();
-        let entry = shard.entry(hash, |record| is_it(record, hash, key), |record| record.hash());
+        let entry = shard.entry(hash, |record| record.is_of(key, start, hash), |record| record.hash());
         Arc::clone(entry.or_insert_with(|| Arc::new(make())).get())
     }
 
@@ -70,8 +72,4 @@ impl<C: RecordCell> Points<C> {
         const SLOT: usize = size_of::<usize>() + 1;
         self.shards.iter().map(|shard| shard.read().capacity() * 8 / 7 * SLOT).sum()
     }
-}
-
-fn is_it<C: RecordCell>(record: &Record<C>, hash: u64, key: &[u8]) -> bool {
-    record.hash() == hash && record.key()[..] == *key
 }

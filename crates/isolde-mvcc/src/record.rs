@@ -1,8 +1,10 @@
 //! One key: its lock word and its versions.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
-use isolde_types::sync::atomic::{AtomicBool, Ordering};
-use isolde_types::sync::{Arc, Mutex};
+use isolde_types::sync::atomic::{self, AtomicBool};
+use isolde_types::sync::{Arc, Mutex, MutexGuard};
 use isolde_types::{Key, RecordCell, Ts, TxnId};
 
 use crate::chain::{Chain, Garbage, InFlight, Removed, Size};
@@ -58,9 +60,22 @@ pub enum Latest {
     Undecided(Ts),
 }
 
+/// How many bytes of a key a prefix holds.
+const PREFIX_BYTES: usize = size_of::<u128>();
+
+/// The first bytes of a key as a number, in the order of keys; shorter keys are filled up with zeros.
+pub(crate) fn prefix(key: &[u8]) -> u128 {
+    let mut bytes = [0; PREFIX_BYTES];
+    let len = key.len().min(PREFIX_BYTES);
+    bytes[..len].copy_from_slice(&key[..len]);
+    u128::from_be_bytes(bytes)
+}
+
 /// One key: its lock word and its versions. Made once, found through both indexes, never moved.
 #[derive(Debug)]
 pub struct Record<C> {
+    /// The first bytes of the key, so that most comparisons need not look for the rest.
+    prefix: u128,
     key: Key,
     hash: u64,
     cell: C,
@@ -75,6 +90,7 @@ pub struct Record<C> {
 impl<C: RecordCell> Record<C> {
     pub(crate) fn new(key: &[u8], hash: u64, counters: &Arc<Counters>) -> Record<C> {
         Record {
+            prefix: prefix(key),
             key: packed_copy(key),
             hash,
             cell: C::default(),
@@ -88,6 +104,25 @@ impl<C: RecordCell> Record<C> {
     /// The key.
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Whether this is the record of a key; `hash` is the key's.
+    pub(crate) fn is_of(&self, key: &[u8], key_prefix: u128, hash: u64) -> bool {
+        let alike = self.hash == hash && self.prefix == key_prefix && self.key.len() == key.len();
+        alike && (key.len() <= PREFIX_BYTES || self.key[..] == *key)
+    }
+
+    /// The order of this record's key and another key.
+    pub(crate) fn cmp_key(&self, key: &[u8], key_prefix: u128) -> Ordering {
+        // Equal prefixes of short keys may still differ in zero bytes at their ends.
+        self.prefix.cmp(&key_prefix).then_with(|| match self.key.len().min(key.len()) {
+            0..=PREFIX_BYTES => self.key.len().cmp(&key.len()),
+            _ => self.key[..].cmp(key),
+        })
+    }
+
+    pub(crate) fn prefix(&self) -> u128 {
+        self.prefix
     }
 
     /// The lock word.
@@ -162,25 +197,31 @@ impl<C: RecordCell> Record<C> {
 
     pub(crate) fn is_linked(&self) -> bool {
         // Acquire: pairs with the Release in `set_linked`; who sees it finds the record in its leaf.
-        self.linked.load(Ordering::Acquire)
+        self.linked.load(atomic::Ordering::Acquire)
     }
 
     pub(crate) fn set_linked(&self) {
-        self.linked.store(true, Ordering::Release);
+        self.linked.store(true, atomic::Ordering::Release);
     }
 
-    /// Brings the record's cache line near, so that several come at once.
+    /// Loads a little of the record and of its key.
     pub(crate) fn touch(&self) -> u64 {
-        u64::from(self.queued.load(Ordering::Relaxed))
+        let key = self.key.first().copied().map_or(0, u64::from);
+        key ^ u64::from(self.queued.load(atomic::Ordering::Relaxed))
+    }
+
+    /// The chain, latched.
+    pub(crate) fn latch(&self) -> MutexGuard<'_, Chain> {
+        self.chain.lock()
     }
 
     /// Enters the sweeper's queue; `false` if it is there already.
     pub(crate) fn enter_queue(&self) -> bool {
-        !self.queued.swap(true, Ordering::AcqRel)
+        !self.queued.swap(true, atomic::Ordering::AcqRel)
     }
 
     pub(crate) fn leave_queue(&self) {
-        self.queued.store(false, Ordering::Release);
+        self.queued.store(false, atomic::Ordering::Release);
     }
 
     /// Heap bytes of the record itself, its versions apart.
@@ -196,5 +237,37 @@ impl<C: RecordCell> Record<C> {
 
     pub(crate) fn timestamps(&self) -> Vec<Ts> {
         self.chain.lock().timestamps()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct NoCell;
+
+    impl RecordCell for NoCell {
+        fn try_seal(&self) -> bool {
+            false
+        }
+        fn is_sealed(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn keys_compare_as_their_bytes_do_whatever_their_length() {
+        let zeros = [0_u8; 20];
+        let long = b"a key of more than sixteen bytes";
+        let mut keys: Vec<&[u8]> = vec![b"", b"a", b"a\0", b"a\0\0", b"b", &zeros[..15], &zeros[..16], &zeros[..17]];
+        keys.extend([&long[..16], &long[..17], &long[..], b"a key of more that"]);
+        for a in &keys {
+            let record: Record<NoCell> = Record::new(a, 1, &Arc::default());
+            for b in &keys {
+                assert_eq!(record.cmp_key(b, prefix(b)), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(record.is_of(b, prefix(b), 1), a == b, "{a:?} {b:?}");
+            }
+        }
     }
 }

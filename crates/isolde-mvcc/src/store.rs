@@ -7,15 +7,16 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, RecordCell, Span, Ts};
 
 use crate::chain::Size;
 use crate::counters::Counters;
-use crate::leaves::{Cursor, Leaves};
+use crate::leaves::{Cursor, From, Leaves, bring_near};
 use crate::live::Live;
 use crate::points::Points;
-use crate::record::{Latest, Record};
+use crate::record::{Latest, ReadAt, Record};
 use crate::status::Status;
 
 /// Records by key, and what nobody can see any more.
@@ -133,6 +134,19 @@ impl<C: RecordCell> Store<C> {
             bring_near(records);
             out.extend(records.iter().rev().cloned());
         })
+    }
+
+    /// Reads the next leaf of the cursor's span in one go: appends the rows that `at` shows, in key
+    /// order whatever the end; `false` when the span is done.
+    pub fn next_rows(
+        &self,
+        cursor: &mut Cursor<C>,
+        from: From,
+        at: ReadAt,
+        own: Option<&Arc<Status>>,
+        out: &mut VecDeque<(Key, Bytes)>,
+    ) -> bool {
+        self.leaves.rows(cursor, from, at, own, out)
     }
 
     /// Whether any key of a span has a version after `since` and at or before `at`, other than
@@ -284,11 +298,6 @@ impl<C: RecordCell> Store<C> {
 /// What a record takes itself, counted up or down.
 fn own_size<C: RecordCell>(record: &Record<C>, sign: i64) -> Size {
     Size { versions: 0, bytes: sign * i64::try_from(record.own_bytes()).unwrap_or(0) }
-}
-
-/// Loads something of each record before any of them is locked: the misses overlap.
-fn bring_near<C: RecordCell>(records: &[Arc<Record<C>>]) {
-    std::hint::black_box(records.iter().map(|record| record.touch()).fold(0, |a, b| a ^ b));
 }
 
 fn check_record<C: RecordCell>(record: &Record<C>, since: Ts, at: Ts, own: Option<&Arc<Status>>) -> SpanCheck {

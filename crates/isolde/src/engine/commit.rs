@@ -77,7 +77,7 @@ impl TxnInner {
         let keys: Vec<Key> = self.body().writes.iter().map(|(key, _)| key.clone()).collect();
         for key in keys {
             let record = self.lock_key(wait, &key, LockMode::Exclusive, Purpose::Write).await?;
-            self.body().placeholders.push(record);
+            self.body().writes.set_record(&key, record);
         }
         Ok(())
     }
@@ -191,6 +191,9 @@ impl TxnInner {
 
     /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
     fn after_flip(&self, ts: Ts, installed: Vec<RecordRef>, owner: Option<Arc<Owner<RecordRef>>>) -> Ts {
+        // Its own view goes first: it needs no version any more, and would only hold back collection.
+        let views = self.take_views(&mut self.body());
+        drop::<(Option<View>, Option<View>)>(views);
         let live = self.core.views.cached_live(&self.core.timeline);
         for record in &installed {
             if record.0.settle(&live) {
