@@ -281,13 +281,14 @@ impl Table {
     /// Gives a request up: a waiting one leaves its queue, a granted one that was not collected is
     /// given back.
     pub fn cancel(&mut self, ticket: Ticket) -> Effects {
+        if mutant!("cancelled-waiter-stays") {
+            return Effects::default();
+        }
         let Some(request) = self.requests.remove(&ticket) else { return Effects::default() };
         match request.state {
             State::Refused(_) => Effects::default(),
             State::Waiting => {
-                if !mutant!("cancelled-waiter-stays") {
-                    self.leave_queue(ticket, &request);
-                }
+                self.leave_queue(ticket, &request);
                 self.pump(&request.target)
             }
             State::Granted => {

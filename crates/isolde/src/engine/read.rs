@@ -225,8 +225,14 @@ impl TxnInner {
     fn look(&self, key: &[u8], view: ReadView) -> Seen {
         match view {
             ReadView::Dirty => self.look_at(key, ReadAt::Dirty, self.core.timeline.visible()),
-            ReadView::Snapshot => self.look_at(key, ReadAt::At(self.read_ts()), self.read_ts()),
-            ReadView::Statement | ReadView::Locked => {
+            ReadView::Snapshot if !mutant!("snapshot-per-call") => {
+                self.look_at(key, ReadAt::At(self.read_ts()), self.read_ts())
+            }
+            ReadView::Statement if mutant!("read-committed-keeps-one-view") => {
+                let first = self.hold_marks_view();
+                self.look_at(key, ReadAt::At(first), first)
+            }
+            ReadView::Statement | ReadView::Snapshot | ReadView::Locked => {
                 // Registered for the length of the call: or its versions could be collected.
                 let statement = self.core.views.register(&self.core.timeline);
                 let dirty = mutant!("read-committed-reads-dirty");

@@ -461,15 +461,15 @@ impl TxnInner {
         self.body.lock().status.clone()
     }
 
-    /// Registers a view for marked reads of a transaction without snapshot, once.
-    pub fn hold_marks_view(&self) {
+    /// Registers a view for marked reads of a transaction without snapshot, once; gives its time, or
+    /// the snapshot's.
+    pub fn hold_marks_view(&self) -> Ts {
         if self.policy.has_snapshot() {
-            return;
+            return self.read_ts();
         }
-        let mut body = self.body.lock();
-        if body.marks_view.is_none() {
-            body.marks_view = Some(self.core.views.register(&self.core.timeline));
-        }
+        let mut body = self.body();
+        let register = || self.core.views.register(&self.core.timeline);
+        body.marks_view.get_or_insert_with(register).ts()
     }
 }
 
