@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use isolde_history::schedule::{Schedule, Setting};
 use isolde_types::{Isolation, Mode};
 
+use crate::embedded::Isolde;
 use crate::engine::{Control, Engine};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
@@ -167,6 +168,7 @@ fn unknown(what: &str, word: &str, names: &[&str]) -> String {
 
 fn engine(name: &str) -> Result<&'static dyn Engine, Usage> {
     match name {
+        "isolde" => Ok(&Isolde { deadlocks: None }),
         "control" => Ok(&Control),
         _ => Err(Usage(unknown("database", name, &["isolde", "control"]))),
     }

@@ -51,6 +51,8 @@ struct Running {
     session: Option<Session>,
     id: isolde::TxnId,
     savepoints: Vec<(String, Savepoint)>,
+    /// The key of the operation under way.
+    key: Option<Key>,
     operation: Option<Polled>,
 }
 
@@ -175,4 +177,114 @@ fn refuse(message: String) -> Polled {
 
 fn ended() -> Polled {
     refuse("the transaction has ended".to_owned())
+}
+
+impl Polled {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Output, Failure>> {
+        match self {
+            Polled::Value(op) => op.poll(cx).map_ok(Output::Value).map_err(failure),
+            Polled::Rows(op) => op.poll(cx).map_ok(Output::Rows).map_err(failure),
+            Polled::Unit(op) => op.poll(cx).map_ok(|()| Output::Done).map_err(failure),
+            Polled::Swap(op, old) => op.poll(cx).map_ok(|cas| swapped(cas, old)).map_err(failure),
+            // A commit that fails has ended its transaction, whatever the reason.
+            Polled::Commit(op) => {
+                op.poll(cx).map_ok(|_| Output::Done).map_err(|error| Failure { ended: true, ..failure(error) })
+            }
+            Polled::Done(result) => Poll::Ready(result.clone().map(|()| Output::Done)),
+        }
+    }
+}
+
+fn swapped(cas: Cas, old: &Option<Bytes>) -> Output {
+    match cas {
+        Cas::Swapped => Output::CompareAndSet { found: old.clone(), swap: Swap::Done },
+        Cas::Current(found) => Output::CompareAndSet { found, swap: Swap::Refused },
+    }
+}
+
+/// What an error means to a schedule. A lock that the policy `NoWait` found busy ends the
+/// transaction too: whoever runs it has to start again.
+fn failure(error: Error) -> Failure {
+    let (class, ended) = match &error {
+        Error::Conflict(_) | Error::SnapshotTooOld { .. } | Error::LockBusy(_) => (FailureClass::Conflict, true),
+        Error::Deadlock(_) | Error::Wounded(_) => (FailureClass::Deadlock, true),
+        Error::LockTimeout(_) => (FailureClass::Timeout, true),
+        Error::TransactionEnded => (FailureClass::Refused, true),
+        _ => (FailureClass::Refused, false),
+    };
+    Failure { class, message: error.to_string(), ended }
+}
+
+impl Database for Embedded {
+    fn begin(&mut self, txn: usize, begin: &Begin<'_>) -> Result<(), Failure> {
+        let mut builder = self.db.txn().isolation(begin.isolation).mode(begin.mode).label(begin.name);
+        if begin.read_only {
+            builder = builder.read_only();
+        }
+        let mut op = Session::begin(builder);
+        let Poll::Ready(begun) = op.poll(&mut Context::from_waker(std::task::Waker::noop())) else {
+            let message = "begin waits, though nothing was to be locked first".to_owned();
+            return Err(Failure { class: FailureClass::Refused, message, ended: true });
+        };
+        let session = begun.map_err(|error| Failure { ended: true, ..failure(error) })?;
+        let id = session.id();
+        let running = Running { session: Some(session), id, savepoints: Vec::new(), key: None, operation: None };
+        self.sessions.insert(txn, running);
+        Ok(())
+    }
+
+    fn start(&mut self, txn: usize, operation: &Operation<Bytes>) {
+        let polled = self.operation(txn, operation);
+        if let Some(running) = self.sessions.get_mut(&txn) {
+            running.key = operation.key().cloned();
+            running.operation = Some(polled);
+        }
+    }
+
+    fn poll(&mut self, txn: usize, cx: &mut Context<'_>) -> Poll<Result<Output, Failure>> {
+        let Some(running) = self.sessions.get_mut(&txn) else { return ended().poll(cx) };
+        let Some(mut operation) = running.operation.take() else { return ended().poll(cx) };
+        let Poll::Ready(result) = operation.poll(cx) else {
+            running.operation = Some(operation);
+            return Poll::Pending;
+        };
+        if result.as_ref().is_err_and(|failure| failure.ended) {
+            running.session = None;
+        }
+        let key = running.key.take();
+        Poll::Ready(result.map(|output| self.decode_output(key.as_ref(), output)))
+    }
+
+    fn waits_for(&mut self, txn: usize) -> Option<String> {
+        let id = self.sessions.get(&txn)?.id;
+        let waits = self.db.waits_for();
+        let blockers = waits.rows.iter().filter(|row| row.waiter == id);
+        let mut names: Vec<String> = blockers.filter_map(|row| Some(row.blocker.label.as_ref()?.to_string())).collect();
+        names.sort();
+        names.dedup();
+        (!names.is_empty()).then(|| names.join(" and "))
+    }
+
+    fn history(&mut self) -> History {
+        self.sessions.clear();
+        let Some(recorder) = self.recorder.take() else { return History::default() };
+        let mut history = recorder.finish();
+        for (key, value) in &mut history.initial {
+            *value = self.decoded(key, value);
+        }
+        history.events.iter_mut().for_each(|event| self.decode_event(event));
+        history
+    }
+
+    fn final_state(&mut self) -> BTreeMap<Key, Bytes> {
+        self.sessions.clear();
+        let rows = self.db.snapshot().and_then(|snapshot| snapshot.scan(..).collect::<isolde::Result<Vec<_>>>());
+        let rows = rows.unwrap_or_else(|error| panic!("a database in memory can always be read: {error}"));
+        rows.into_iter().map(|(key, value)| (key.clone(), self.decoded(&key, &value))).collect()
+    }
+
+    fn complaints(&mut self) -> Vec<String> {
+        self.sessions.clear();
+        self.db.check().err().into_iter().collect()
+    }
 }

@@ -32,6 +32,7 @@
 pub mod catalogue;
 pub mod cli;
 pub mod control;
+pub mod embedded;
 pub mod engine;
 pub mod evidence;
 pub mod expectations;
@@ -43,6 +44,7 @@ mod suite;
 pub mod verdict;
 pub mod versions;
 
+pub use embedded::Isolde;
 pub use engine::{Control, Engine};
 pub use expectations::{Declared, Expectations};
 pub use suite::{Cell, Report, Suite, UnknownName, find};
