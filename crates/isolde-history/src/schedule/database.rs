@@ -54,6 +54,11 @@ pub trait Database {
 
     /// What is in the database once every transaction has ended.
     fn final_state(&mut self) -> BTreeMap<Key, Bytes>;
+
+    /// What the database finds wrong with itself, once every transaction has ended.
+    fn complaints(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What an operation returned.

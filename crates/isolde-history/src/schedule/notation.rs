@@ -302,6 +302,22 @@ impl<V> Operation<V> {
         })
     }
 
+    /// The one key that this reads or writes.
+    #[must_use]
+    pub const fn key(&self) -> Option<&Key> {
+        match self {
+            Operation::Get(key)
+            | Operation::GetForUpdate(key)
+            | Operation::Put(key, _)
+            | Operation::Insert(key, _)
+            | Operation::Delete(key)
+            | Operation::Increment(key, _)
+            | Operation::Merge { key, .. }
+            | Operation::CompareAndSet { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     /// Whether the transaction is over when this has succeeded.
     #[must_use]
     pub const fn ends(&self) -> bool {

@@ -37,6 +37,8 @@ pub struct Replay {
     pub history: History,
     /// What was in the database at the end.
     pub final_state: BTreeMap<Key, Bytes>,
+    /// What the database found wrong with itself.
+    pub complaints: Vec<String>,
 }
 
 /// Why a schedule could not be run to its end.
@@ -88,7 +90,8 @@ pub fn replay(schedule: &Schedule, setting: Setting, database: &mut dyn Database
         return Err(ReplayError::Stuck { txns });
     }
     let (steps, txns) = driver.into_reports();
-    Ok(Replay { steps, txns, history: database.history(), final_state: database.final_state() })
+    let (history, final_state) = (database.history(), database.final_state());
+    Ok(Replay { steps, txns, history, final_state, complaints: database.complaints() })
 }
 
 /// The transactions whose end is not written, in the order of their first steps.
