@@ -1,5 +1,11 @@
 //! The hazards of concurrency: each shown to happen where nothing prevents it, and resolved by the
 //! mechanism that does.
+//!
+//! Everything runs on one thread under a seeded scheduler that switches after each operation, and
+//! counts steps, never time; so every run gives the same figures.
+
+mod programs;
+mod scheduler;
 
 use serde_json::{Map, Value};
 
@@ -47,6 +53,12 @@ impl Case {
 }
 
 impl Hazards {
+    /// Runs all of them.
+    #[must_use]
+    pub fn run() -> Hazards {
+        Hazards(vec![programs::race(), programs::deadlock(), programs::livelock(), programs::starvation()])
+    }
+
     /// How many runs did not come out as they must.
     #[must_use]
     pub fn faults(&self) -> usize {

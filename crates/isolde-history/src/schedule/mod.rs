@@ -34,6 +34,8 @@ pub mod replay;
 
 pub use database::{Begin, Database, Failure, FailureClass, Output, Swap};
 pub use driver::{Driver, StepOutcome, StepReport, TxnOutcome, TxnReport};
-pub use notation::{Action, BeginWords, Expectation, Hunt, Operation, Place, Schedule, Step, Value};
+pub use notation::{
+    Action, BeginWords, Expectation, Hunt, Operation, Place, Schedule, ShownWithoutControl, Step, Value,
+};
 pub use parse::NotationError;
 pub use replay::{Replay, ReplayError, Setting, replay};
