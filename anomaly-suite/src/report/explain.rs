@@ -78,7 +78,7 @@ pub(super) fn row(report: &Report, style: Style) -> String {
     text
 }
 
-/// Every anomaly on one line: id, name, the levels that forbid it, other names.
+/// Every anomaly on one line: id, name, the levels that forbid it, another name.
 #[must_use]
 pub fn list(style: Style) -> String {
     let mut text = String::new();
@@ -90,7 +90,7 @@ pub fn list(style: Style) -> String {
             5 => "every level".to_owned(),
             _ => levels.into_iter().map(short).collect::<Vec<_>>().join(" "),
         };
-        let aliases = style.paint(&entry.aliases.join(", "), Tone::Faint);
+        let aliases = style.paint(entry.aliases.first().copied().unwrap_or_default(), Tone::Faint);
         let _ = writeln!(text, "{}{}{}{aliases}", pad(entry.id, 16), pad(&entry.name, width), pad(&levels, 14));
     }
     text
