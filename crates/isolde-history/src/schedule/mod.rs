@@ -21,7 +21,7 @@
 //! | `parse` | text to [`Schedule`], with errors that name line, column, found and expected |
 //! | [`database`] | the trait that a database implements, and what a session may answer |
 //! | [`driver`] | steps issued to transactions that may block: who waits, who resumes, in which order |
-//! | [`replay`] | the rules of *this* notation on top of the driver: file order, unwritten `begin` and `commit` |
+//! | [`replay()`] | the rules of *this* notation on top of the driver: file order, unwritten `begin` and `commit` |
 //!
 //! The driver knows no order of its own, so that something else (an explorer of all interleavings)
 //! can choose the next step.

@@ -218,7 +218,11 @@ impl<'a> Parser<'a> {
             "init" => self.assignments(words, |schedule, word, key, value| {
                 let twice = schedule.initial.iter().any(|(k, _)| *k == key);
                 let error = || word.misplaced(format!("`{}` twice", word.text), "each key once");
-                if twice { Err(error()) } else { Ok(schedule.initial.push((key, bytes(value)))) }
+                if twice {
+                    return Err(error());
+                }
+                schedule.initial.push((key, bytes(value)));
+                Ok(())
             }),
             "expect-final" => self.assignments(words, |schedule, _, key, value| {
                 schedule.expect_final.push((key, present(value, bytes)));
