@@ -24,6 +24,17 @@ fn every_cell_is_as_declared() {
     assert_eq!(report.cells.len(), report.entries().len() * 10);
 }
 
+/// What a level and mode say of themselves holds in every cell.
+#[test]
+fn what_is_guaranteed_is_never_shown() {
+    for cell in &Suite::new(&Isolde).run().cells {
+        let forbidden = cell.setting.isolation.guarantees(cell.setting.mode).forbidden;
+        for shown in &cell.trial.as_ref().unwrap().evidence.shown {
+            assert!(!forbidden.contains(&shown.anomaly), "{} at {:?}: {}", cell.entry.id, cell.setting, shown.words);
+        }
+    }
+}
+
 /// A schedule that shows nothing where nothing prevents it can prove nothing anywhere.
 #[test]
 fn every_schedule_shows_its_anomaly_on_an_engine_without_control() {
