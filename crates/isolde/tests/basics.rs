@@ -6,6 +6,7 @@ fn db() -> Db {
     Db::builder()
         .in_memory()
         .merge_operator("append", |old, new| Ok([old.unwrap_or_default(), new].concat()))
+        .merge_operator("panic", |_, _| panic!("the operator's own"))
         .merge_operator("refuse", |_, _| Err("never".into()))
         .open()
         .unwrap()
@@ -299,6 +300,67 @@ fn a_panic_in_a_body_rolls_back_and_the_database_goes_on() {
         assert_eq!(db.get("k").unwrap(), None);
         db.put("k", "w").unwrap();
     });
+}
+
+#[test]
+fn a_panic_in_a_merge_operator_rolls_back_and_frees_its_locks() {
+    everywhere(|db, begin| {
+        db.put("k", "v").unwrap();
+        let t = begin();
+        t.put("other", "w").unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            t.merge("panic", "k", "x").unwrap();
+            t.commit()
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(db.get("other").unwrap(), None);
+        db.put("k", "w").unwrap();
+        assert_eq!(db.stats().active, 0);
+    });
+}
+
+#[test]
+fn calls_that_do_not_wait_fail_at_once_and_the_transaction_lives_on() {
+    let db = db();
+    let holder = db.txn().mode(Mode::Pessimistic).label("holder").begin().unwrap();
+    holder.put("k", "x").unwrap();
+    let t = db.txn().mode(Mode::Pessimistic).begin().unwrap();
+    let busy = t.nowait().get("k").unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::LockBusy);
+    assert!(!busy.is_retryable() && busy.to_string().contains("holder"), "{busy}");
+    assert_eq!(t.scan(..).for_update().nowait().next().map(|row| row.unwrap_err().kind()), Some(ErrorKind::LockBusy));
+    let late = t.timeout(std::time::Duration::from_millis(1)).put("k", "y").unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::LockTimeout);
+    t.put("l", "y").unwrap();
+    drop(holder);
+    t.put("k", "y").unwrap();
+    t.commit().unwrap();
+    assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"y"[..]));
+    db.check().unwrap();
+}
+
+#[test]
+fn untracked_reads_neither_lock_nor_conflict() {
+    everywhere(|db, begin| {
+        db.put("k", "old").unwrap();
+        let t = begin();
+        assert!(t.get_untracked("k").unwrap().is_some());
+        db.put("k", "new").unwrap();
+        t.put("l", "x").unwrap();
+        t.commit().unwrap();
+    });
+}
+
+#[test]
+fn a_batch_is_applied_whole_or_not_at_all() {
+    let db = db();
+    db.put("text", "abc").unwrap();
+    let batch = isolde::WriteBatch::new().put("a", "1").delete("b").increment("text", 1);
+    assert_eq!(db.apply(&batch).unwrap_err().kind(), ErrorKind::NotACounter);
+    assert_eq!(db.get("a").unwrap(), None);
+    db.apply(&isolde::WriteBatch::new().put("a", "1").increment("n", 2)).unwrap();
+    assert_eq!(db.get("n").unwrap().as_deref(), Some(&2_i64.to_be_bytes()[..]));
+    db.check().unwrap();
 }
 
 #[test]
