@@ -16,10 +16,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use isolde_history::schedule::{Schedule, Setting};
 use isolde_types::{Isolation, Mode};
 
-use crate::embedded::Isolde;
 use crate::engine::{Control, Engine};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
+use crate::isolde::Isolde;
 use crate::report::{Colour, Glyphs, Style, explain, json, markdown, show, table};
 use crate::suite::{Report, Suite, find};
 use crate::verdict::trial;
@@ -168,7 +168,7 @@ fn unknown(what: &str, word: &str, names: &[&str]) -> String {
 
 fn engine(name: &str) -> Result<&'static dyn Engine, Usage> {
     match name {
-        "isolde" => Ok(&Isolde { deadlocks: None }),
+        "isolde" => Ok(&Isolde),
         "control" => Ok(&Control),
         _ => Err(Usage(unknown("database", name, &["isolde", "control"]))),
     }

@@ -32,11 +32,11 @@
 pub mod catalogue;
 pub mod cli;
 pub mod control;
-pub mod embedded;
 pub mod engine;
 pub mod evidence;
 pub mod expectations;
 pub mod hazards;
+mod isolde;
 mod numbers;
 pub mod report;
 mod suggest;
@@ -44,7 +44,7 @@ mod suite;
 pub mod verdict;
 pub mod versions;
 
-pub use embedded::Isolde;
+pub use crate::isolde::Isolde;
 pub use engine::{Control, Engine};
 pub use expectations::{Declared, Expectations};
 pub use suite::{Cell, Report, Suite, UnknownName, find};

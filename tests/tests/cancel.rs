@@ -165,3 +165,47 @@ fn an_idle_iterator_blocks_nothing() {
     assert!(rows.next().is_none());
     db.check().unwrap();
 }
+
+/// A writer behind readers is not starved by readers that come later.
+#[test]
+fn a_reader_waits_behind_a_writer_that_waits() {
+    let db = database();
+    let reader = session(&db, Isolation::Serializable, Mode::Pessimistic);
+    now(reader.get("k")).unwrap();
+    let writer = session(&db, Isolation::Serializable, Mode::Pessimistic);
+    let mut put = writer.put("k", "x");
+    assert!(poll(&mut put).is_pending());
+    let late = session(&db, Isolation::Serializable, Mode::Pessimistic);
+    let mut get = late.get("k");
+    assert!(poll(&mut get).is_pending(), "a later reader overtook the waiting writer");
+    now(reader.commit()).unwrap();
+    assert!(poll(&mut get).is_pending());
+    assert!(poll(&mut put).is_ready());
+    now(writer.commit()).unwrap();
+    assert!(poll(&mut get).is_ready());
+    now(late.commit()).unwrap();
+    db.check().unwrap();
+}
+
+#[test]
+fn waits_are_listed_as_table_json_and_dot() {
+    let db = database();
+    let holder = now(Session::begin(db.txn().mode(Mode::Pessimistic).label("holder"))).unwrap();
+    now(holder.put("k", "y")).unwrap();
+    let waiter = now(Session::begin(db.txn().mode(Mode::Pessimistic).label("waiter \"w\""))).unwrap();
+    let mut op = waiter.put("k", "z");
+    assert!(poll(&mut op).is_pending());
+    let (locks, waits) = (db.locks(), db.waits_for());
+    for text in [locks.to_string(), locks.to_json(), locks.to_dot(), waits.to_string(), waits.to_json(), waits.to_dot()]
+    {
+        assert!(text.contains("holder") && text.contains("waiter"), "{text}");
+    }
+    assert_eq!(waits.rows.len(), 1);
+    assert_eq!((waits.rows[0].waiter, waits.rows[0].blocker.txn), (waiter.id(), holder.id()));
+    assert_eq!(db.transactions().len(), 2);
+    drop(op);
+    drop(holder);
+    drop(waiter);
+    assert!(db.locks().is_empty() && db.waits_for().is_empty());
+    db.check().unwrap();
+}

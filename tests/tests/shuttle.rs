@@ -111,6 +111,36 @@ fn commits_become_visible_at_once() {
     });
 }
 
+/// A snapshot is a prefix of finished commits: it never changes under its reader, though a commit that
+/// is still being certified has a smaller commit_ts than one that has finished.
+#[test]
+fn a_snapshot_never_changes_under_its_reader() {
+    explore(|| {
+        let db = db();
+        db.put("x", 0_i64.to_be_bytes()).unwrap();
+        let mut bodies: Vec<Box<dyn FnOnce() -> bool + Send>> = Vec::new();
+        let certified = db.clone();
+        bodies.push(Box::new(move || {
+            let txn = begin(&certified, Isolation::Serializable, Mode::Optimistic);
+            txn.get("z").unwrap();
+            set(&txn, "x", 1).unwrap();
+            txn.commit().is_ok()
+        }));
+        let blind = db.clone();
+        bodies.push(Box::new(move || blind.put("w", 1_i64.to_be_bytes()).is_ok()));
+        let reader = db.clone();
+        bodies.push(Box::new(move || {
+            let txn = reader.snapshot().unwrap();
+            let first = number(txn.get("x").unwrap());
+            thread::yield_now();
+            assert_eq!(number(txn.get("x").unwrap()), first, "I2: a snapshot changed");
+            true
+        }));
+        all_at_once(bodies);
+        db.check().unwrap();
+    });
+}
+
 /// What a commit acknowledged, the next transaction of the same thread sees, whoever else commits.
 #[test]
 fn an_acknowledged_commit_is_visible_to_whoever_begins_later() {

@@ -4,7 +4,7 @@
 //! running them one after another gives every value that was read, and the final state? An engine that
 //! reports wrong versions, or a checker that misjudges them, is caught by a disagreement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use isolde_types::{Key, Span};
@@ -29,7 +29,7 @@ pub enum Verdict {
 enum Access {
     Read { key: Key, value: Option<Bytes> },
     Scan { span: Span, rows: Vec<(Key, Bytes)> },
-    Write { key: Key, value: Option<Bytes> },
+    Write { key: Key, value: Option<Bytes>, blind: bool },
 }
 
 struct Program {
@@ -83,23 +83,35 @@ fn search(
 }
 
 /// The state after a program, if it reads in this state what it did read.
-fn run(program: &Program, state: &BTreeMap<Key, Bytes>) -> Option<BTreeMap<Key, Bytes>> {
-    let mut state = state.clone();
+///
+/// A read beside an own increment or merge is a read of what that stands on: of the state before.
+fn run(program: &Program, before: &BTreeMap<Key, Bytes>) -> Option<BTreeMap<Key, Bytes>> {
+    let mut state = before.clone();
+    let mut blind: BTreeSet<&Key> = BTreeSet::new();
     for access in &program.accesses {
         match access {
             Access::Read { key, value } => {
-                if state.get(key) != value.as_ref() {
+                let seen = if blind.contains(key) { before } else { &state };
+                if seen.get(key) != value.as_ref() {
                     return None;
                 }
             }
             Access::Scan { span, rows } => {
-                let within = state.iter().filter(|(key, _)| span.contains(key));
-                if !within.map(|(key, value)| (key.clone(), value.clone())).eq(rows.iter().cloned()) {
+                let beside = state.iter().filter(|(key, _)| !blind.contains(key));
+                let beneath = before.iter().filter(|(key, _)| blind.contains(key));
+                let seen: BTreeMap<&Key, &Bytes> =
+                    beside.chain(beneath).filter(|(key, _)| span.contains(key)).collect();
+                if !seen.into_iter().eq(rows.iter().map(|(key, value)| (key, value))) {
                     return None;
                 }
             }
-            Access::Write { key, value: Some(value) } => drop(state.insert(key.clone(), value.clone())),
-            Access::Write { key, value: None } => drop(state.remove(key)),
+            Access::Write { key, value, blind: is_blind } => {
+                match value {
+                    Some(value) => drop(state.insert(key.clone(), value.clone())),
+                    None => drop(state.remove(key)),
+                }
+                let _ = if *is_blind { blind.insert(key) } else { blind.remove(key) };
+            }
         }
     }
     Some(state)
@@ -148,7 +160,7 @@ fn access(event: &Event, resolved: &[(Key, Bytes)], history: &History) -> Option
                 Some((_, value)) if *blind => Some(value.clone()),
                 _ => value.clone(),
             };
-            (!undone).then(|| Access::Write { key: key.clone(), value })
+            (!undone).then(|| Access::Write { key: key.clone(), value, blind: *blind })
         }
         _ => None,
     }

@@ -186,8 +186,7 @@ impl<H: Handle> LockManager<H> {
         if self.spans.load(SeqCst) != 0 || !cell.change(before, Word::Thin(mode, owner.id)) {
             return None;
         }
-        if self.spans.load(SeqCst) != 0 {
-            self.inflate_for_spans(owner, handle, before, mode);
+        if self.spans.load(SeqCst) != 0 && self.fall_back(owner, handle, before, mode) {
             return None;
         }
         Some(self.enter_ledger(owner, Locked::Key(handle.clone()), mode, purpose))
@@ -221,17 +220,19 @@ impl<H: Handle> LockManager<H> {
     }
 
     /// A span appeared while the word was taken: falls back to the mode held before, in the table,
-    /// where the request will queue among the spans.
-    fn inflate_for_spans(&self, owner: &Arc<Owner<H>>, handle: &H, before: Word, mode: LockMode) {
+    /// where the request will meet the spans. `false` if the scanner was faster and has taken this
+    /// transaction into the table as the holder: then the lock is held, and the scanner waits.
+    fn fall_back(&self, owner: &Arc<Owner<H>>, handle: &H, before: Word, mode: LockMode) -> bool {
         let mut graph = self.graph.lock();
-        // If the scanner was faster, the table has this transaction as the holder already.
-        if handle.cell().change(Word::Thin(mode, owner.id), Word::Fat) {
-            graph.fat.insert(handle.key().clone(), handle.clone());
-            self.know(&mut graph, owner);
-            if let Word::Thin(earlier, _) = before {
-                graph.table.hold(owner.id, handle.key(), earlier);
-            }
+        if !handle.cell().change(Word::Thin(mode, owner.id), Word::Fat) {
+            return false;
         }
+        graph.fat.insert(handle.key().clone(), handle.clone());
+        self.know(&mut graph, owner);
+        if let Word::Thin(earlier, _) = before {
+            graph.table.hold(owner.id, handle.key(), earlier);
+        }
+        true
     }
 
     // --- the table ----------------------------------------------------------------------------
@@ -331,7 +332,10 @@ impl<H: Handle> LockManager<H> {
         if graph.table.holds(owner.id, &target).is_some_and(|held| held >= request.mode) {
             self.deflate_locked(&mut graph, &request.locked);
             drop(graph);
-            owner.ledger.lock().push_again(|| request.locked.clone(), request.mode, request.purpose);
+            // A span that is covered already is not entered again: each entry counts as an announced span.
+            if matches!(request.locked, Locked::Key(_)) {
+                owner.ledger.lock().push_again(|| request.locked.clone(), request.mode, request.purpose);
+            }
             return Poll::Ready(Ok(Granted { waited: false }));
         }
         if let Err(error) = self.check_limit(owner) {

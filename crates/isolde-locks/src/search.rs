@@ -102,7 +102,8 @@ impl Table {
         let end = queue.waiters.partition_point(|(earlier, _)| *earlier < request.turn);
         for (_, ticket) in queue.waiters.get(start..end).unwrap_or_default() {
             let Some(earlier) = self.requests.get(ticket) else { continue };
-            if earlier.txn != request.txn && earlier.mode.conflicts(request.mode) {
+            let conflicts = earlier.txn != request.txn && earlier.mode.conflicts(request.mode);
+            if conflicts && !self.blocks(request.txn, earlier) {
                 visit(RawBlocker { txn: earlier.txn, mode: earlier.mode, kind: EdgeKind::Soft });
             }
         }

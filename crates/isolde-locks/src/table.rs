@@ -281,13 +281,14 @@ impl Table {
     /// Gives a request up: a waiting one leaves its queue, a granted one that was not collected is
     /// given back.
     pub fn cancel(&mut self, ticket: Ticket) -> Effects {
+        if mutant!("cancelled-waiter-stays") {
+            return Effects::default();
+        }
         let Some(request) = self.requests.remove(&ticket) else { return Effects::default() };
         match request.state {
             State::Refused(_) => Effects::default(),
             State::Waiting => {
-                if !mutant!("cancelled-waiter-stays") {
-                    self.leave_queue(ticket, &request);
-                }
+                self.leave_queue(ticket, &request);
                 self.pump(&request.target)
             }
             State::Granted => {
@@ -469,7 +470,9 @@ impl Table {
         }
         let mut waiter = |(earlier, ticket): &(Turn, Ticket)| {
             let Some(request) = self.requests.get(ticket).filter(|_| *earlier < turn) else { return };
-            if request.txn != txn && request.mode.conflicts(mode) && request.target.overlaps(target) {
+            let conflicts = request.txn != txn && request.mode.conflicts(mode) && request.target.overlaps(target);
+            // Whoever waits for this transaction already is not waited for: that would be a deadlock.
+            if conflicts && !self.blocks(txn, request) {
                 visit(RawBlocker { txn: request.txn, mode: request.mode, kind: EdgeKind::Soft });
             }
         };
@@ -477,6 +480,15 @@ impl Table {
             queue.waiters.iter().for_each(&mut waiter);
         }
         self.span_waiters.iter().for_each(&mut waiter);
+    }
+
+    /// Whether a transaction holds what a request waits for.
+    pub(crate) fn blocks(&self, txn: TxnId, request: &Request) -> bool {
+        let held =
+            |holder: &Holder| holder.txn == txn && holder.mode().is_some_and(|held| held.conflicts(request.mode));
+        let by_key = self.queues(&request.target).any(|queue| queue.holders.iter().any(held));
+        let overlaps = |span: &Span| Target::Span(span.clone()).overlaps(&request.target);
+        by_key || self.spans.iter().any(|(span, holder)| held(holder) && overlaps(span))
     }
 
     /// The queues of the keys that a target is, or holds.

@@ -467,12 +467,13 @@ impl Call<'_> {
 pub struct Scan {
     core: ScanCore,
     patience: Patience,
+    begun: bool,
     done: bool,
 }
 
 impl Scan {
     fn new(core: ScanCore, patience: Patience) -> Scan {
-        Scan { core, patience, done: false }
+        Scan { core, patience, begun: false, done: false }
     }
 
     /// Locks (in optimistic mode: marks) each row that is returned, to be written.
@@ -521,6 +522,15 @@ impl Scan {
     fn step(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
         if self.done {
             return None;
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            self.core.decide(end);
+        }
+        if end == End::Front
+            && let Some(row) = self.core.next_ready()
+        {
+            self.done = row.is_err();
+            return Some(row);
         }
         let txn = Arc::clone(&self.core.txn);
         let wait = Wait::new(self.patience);

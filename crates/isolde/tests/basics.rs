@@ -174,6 +174,28 @@ fn scans_meet_in_the_middle_and_honour_their_bounds() {
 }
 
 #[test]
+fn ends_meet_whoever_comes_first_also_where_rows_are_read_ahead() {
+    let db = db();
+    for i in 0..200 {
+        db.put(format!("k{i:03}"), "v").unwrap();
+    }
+    for first_forward in 0..130 {
+        let t = db.snapshot().unwrap();
+        let mut scan = t.scan("k010".."k190");
+        let mut keys: Vec<_> = (0..first_forward).map(|_| scan.next().unwrap().unwrap().0).collect();
+        let mut tail: Vec<_> = (0..20).map(|_| scan.next_back().unwrap().unwrap().0).collect();
+        match first_forward % 2 {
+            0 => keys.extend(scan.map(|row| row.unwrap().0)),
+            _ => tail.extend(scan.rev().map(|row| row.unwrap().0)),
+        }
+        tail.reverse();
+        keys.extend(tail);
+        let expected: Vec<String> = (10..190).map(|i| format!("k{i:03}")).collect();
+        assert_eq!(keys, expected, "{first_forward} from the front first");
+    }
+}
+
+#[test]
 fn an_iterator_that_outlives_its_transaction_says_so_once() {
     everywhere(|db, begin| {
         db.put("a", "1").unwrap();

@@ -37,12 +37,6 @@ pub struct Commit {
     pub ts: Ts,
 }
 
-/// A version to be committed, and where.
-struct Installed {
-    record: RecordRef,
-    tombstone: bool,
-}
-
 impl TxnInner {
     /// Commits; see the module.
     pub async fn commit(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
@@ -83,7 +77,7 @@ impl TxnInner {
         let keys: Vec<Key> = self.body().writes.iter().map(|(key, _)| key.clone()).collect();
         for key in keys {
             let record = self.lock_key(wait, &key, LockMode::Exclusive, Purpose::Write).await?;
-            self.body().placeholders.push(record);
+            self.body().writes.set_record(&key, record);
         }
         Ok(())
     }
@@ -100,7 +94,7 @@ impl TxnInner {
             wakers.wake();
             self.install(&mut body, &status, &mut installed)?;
             drop(body);
-            return Ok(self.after_flip(ts, &status, installed, owner));
+            return Ok(self.after_flip(ts, installed, owner));
         }
         self.install(&mut body, &status, &mut installed)?;
         protect(self, owner.as_deref())?;
@@ -113,7 +107,7 @@ impl TxnInner {
         }
         let (ts, wakers) = self.order_and_certify(&status, &reads)?;
         self.remember(ts);
-        let ts = self.after_flip(ts, &status, installed, owner);
+        let ts = self.after_flip(ts, installed, owner);
         wakers.wake();
         Ok(ts)
     }
@@ -143,7 +137,7 @@ impl TxnInner {
     }
 
     /// Step 2, second half: every write becomes an in-flight version of its record.
-    fn install(&self, body: &mut Body, status: &Arc<Status>, installed: &mut Vec<Installed>) -> Result<()> {
+    fn install(&self, body: &mut Body, status: &Arc<Status>, installed: &mut Vec<RecordRef>) -> Result<()> {
         let redact = self.core.config.redact;
         let mut resolved: Vec<(Key, Bytes)> = Vec::new();
         for (key, write) in body.writes.iter_mut() {
@@ -157,12 +151,11 @@ impl TxnInner {
             if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
                 resolved.push((key.clone(), value.clone()));
             }
-            let tombstone = value.is_none();
             if self.policy.writes == WriteTiming::AtCommit {
                 write.record = Some(record.clone());
                 record.0.install(status, write.seq, value);
             }
-            installed.push(Installed { record, tombstone });
+            installed.push(record);
         }
         body.resolved.append(&mut resolved);
         Ok(())
@@ -197,21 +190,17 @@ impl TxnInner {
     }
 
     /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
-    fn after_flip(
-        &self,
-        ts: Ts,
-        status: &Arc<Status>,
-        installed: Vec<Installed>,
-        owner: Option<Arc<Owner<RecordRef>>>,
-    ) -> Ts {
+    fn after_flip(&self, ts: Ts, installed: Vec<RecordRef>, owner: Option<Arc<Owner<RecordRef>>>) -> Ts {
+        // Its own view goes first: it needs no version any more, and would only hold back collection.
+        let views = self.take_views(&mut self.body());
+        drop::<(Option<View>, Option<View>)>(views);
         let live = self.core.views.cached_live(&self.core.timeline);
-        for write in &installed {
-            write.record.0.settle(ts, status, &live);
+        for record in &installed {
+            if record.0.settle(&live) {
+                self.core.store.note_garbage(&record.0);
+            }
         }
         drop(owner);
-        for write in installed.iter().filter(|write| write.tombstone) {
-            self.core.store.note_garbage(&write.record.0);
-        }
         self.leave_everything(|counts| counts.committed += 1);
         self.core.after_commit();
         ts

@@ -29,6 +29,9 @@ pub(crate) enum Intent {
 /// What a read found, apart from own writes.
 pub(crate) struct Base {
     pub value: Option<Bytes>,
+    pub version: FoundVersion,
+    as_of: Ts,
+    tracking: Tracking,
 }
 
 /// What a view showed.
@@ -36,6 +39,12 @@ struct Seen {
     record: Option<RecordRef>,
     found: Found,
     as_of: Ts,
+}
+
+impl Seen {
+    fn into_base(self, tracking: Tracking) -> Base {
+        Base { value: self.found.value, version: self.found.version, as_of: self.as_of, tracking }
+    }
 }
 
 impl TxnInner {
@@ -49,12 +58,21 @@ impl TxnInner {
             return Ok(value);
         }
         let base = self.base(wait, key, intent).await?;
-        match own {
-            None => Ok(base.value),
-            Some((pending, _)) => {
-                pending.resolve(&Bytes::copy_from_slice(key), base.value.as_deref(), self.core.config.redact)
-            }
+        let Some((pending, seq)) = own else {
+            self.tell(key, &base);
+            return Ok(base.value);
+        };
+        let value = pending.resolve(&Bytes::copy_from_slice(key), base.value.as_deref(), self.core.config.redact)?;
+        match pending {
+            Pending::Value(_) => self.core.tap.read_own(self, key, seq, value.as_ref()),
+            Pending::Blind(_) => self.tell(key, &base),
         }
+        Ok(value)
+    }
+
+    /// Tells a recorder of a read.
+    fn tell(&self, key: &[u8], base: &Base) {
+        self.core.tap.read(self, key, base.version, base.value.as_ref(), base.tracking, base.as_of);
     }
 
     fn own_write(&self, key: &[u8]) -> Option<(Pending, u32)> {
@@ -108,9 +126,7 @@ impl TxnInner {
         self.note_read(record, &found);
         self.check_not_newer(record, ts)?;
         self.visible(wait, ts).await;
-        let as_of = as_of.max(ts);
-        self.core.tap.read(self, record.0.key(), found.version, found.value.as_ref(), Tracking::Tracked, as_of);
-        Ok(Base { value: found.value })
+        Ok(Base { value: found.value, version: found.version, as_of: as_of.max(ts), tracking: Tracking::Tracked })
     }
 
     fn note_read(&self, record: &RecordRef, found: &Found) {
@@ -154,7 +170,9 @@ impl TxnInner {
                 (Some(view), None) => {
                     let seen = self.look_at(key, ReadAt::At(view.ts()), view.ts());
                     self.remember_plain(key, &seen);
-                    self.seen(key, seen, Tracking::Tracked).value
+                    let base = seen.into_base(Tracking::Tracked);
+                    self.tell(key, &base);
+                    base.value
                 }
                 _ => self.get(wait, key, Intent::Plain).await?,
             };
@@ -167,7 +185,7 @@ impl TxnInner {
     fn plain(&self, key: &[u8]) -> Base {
         let seen = self.look(key, self.policy.view);
         self.remember_plain(key, &seen);
-        self.seen(key, seen, Tracking::Tracked)
+        seen.into_base(Tracking::Tracked)
     }
 
     fn remember_plain(&self, key: &[u8], seen: &Seen) {
@@ -189,7 +207,7 @@ impl TxnInner {
         body.reads.marked = true;
         body.reads.add_key(seen.record.as_ref(), key, seen.as_of);
         drop(body);
-        self.seen(key, seen, Tracking::Tracked)
+        seen.into_base(Tracking::Tracked)
     }
 
     fn untracked(&self, key: &[u8]) -> Base {
@@ -197,13 +215,7 @@ impl TxnInner {
             ReadView::Locked => ReadView::Statement,
             other => other,
         };
-        self.seen(key, self.look(key, view), Tracking::Untracked)
-    }
-
-    fn seen(&self, key: &[u8], seen: Seen, tracking: Tracking) -> Base {
-        let Seen { found, as_of, .. } = seen;
-        self.core.tap.read(self, key, found.version, found.value.as_ref(), tracking, as_of);
-        Base { value: found.value }
+        self.look(key, view).into_base(Tracking::Untracked)
     }
 
     /// What a view shows of a key, and the state that it showed.
@@ -213,8 +225,14 @@ impl TxnInner {
     fn look(&self, key: &[u8], view: ReadView) -> Seen {
         match view {
             ReadView::Dirty => self.look_at(key, ReadAt::Dirty, self.core.timeline.visible()),
-            ReadView::Snapshot => self.look_at(key, ReadAt::At(self.read_ts()), self.read_ts()),
-            ReadView::Statement | ReadView::Locked => {
+            ReadView::Snapshot if !mutant!("snapshot-per-call") => {
+                self.look_at(key, ReadAt::At(self.read_ts()), self.read_ts())
+            }
+            ReadView::Statement if mutant!("read-committed-keeps-one-view") => {
+                let first = self.hold_marks_view();
+                self.look_at(key, ReadAt::At(first), first)
+            }
+            ReadView::Statement | ReadView::Snapshot | ReadView::Locked => {
                 // Registered for the length of the call: or its versions could be collected.
                 let statement = self.core.views.register(&self.core.timeline);
                 let dirty = mutant!("read-committed-reads-dirty");

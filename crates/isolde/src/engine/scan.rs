@@ -13,8 +13,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use isolde_locks::Purpose;
-use isolde_mvcc::{Cursor, Found, FoundVersion, ReadAt, View};
+use isolde_locks::{LockCell, Purpose};
+use isolde_mvcc::{Found, FoundVersion, From, ReadAt, View};
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, LockMode, Span, Ts, mutant};
 
@@ -26,6 +26,9 @@ use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result};
 use crate::isolation::{Footprint, ReadView, SkipLocked, WriteTiming};
+
+/// Where a chunk is being read.
+type Cursor = isolde_mvcc::Cursor<LockCell>;
 
 /// From which end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +61,11 @@ pub(crate) struct ScanCore {
     statement: Option<View>,
     coverage: Option<Arc<Mutex<Coverage>>>,
     started: bool,
+    /// Whether rows are read a leaf at a time, and those that were.
+    reads_leaves: bool,
+    ready: VecDeque<(Key, Bytes)>,
+    /// What was visible before the last leaf was fetched, where the scan looks at no one state.
+    looked_at: Ts,
     /// How far a recorder has been told, from either end.
     told: Span,
 }
@@ -99,7 +107,64 @@ impl ScanCore {
             statement,
             coverage: None,
             started: false,
+            reads_leaves: false,
+            ready: VecDeque::new(),
+            looked_at: txn.core.timeline.visible(),
         }
+    }
+
+    /// Rows that are there already, or can be read a leaf at a time: where nothing is locked, marked,
+    /// certified, recorded or written by the transaction itself. `None` where [`next`](Self::next)
+    /// must be asked.
+    pub fn next_ready(&mut self) -> Option<Result<(Key, Bytes)>> {
+        if let Some(row) = self.ready.pop_front() {
+            return match self.txn.check_open() {
+                Ok(()) => Some(Ok(row)),
+                Err(ended) => Some(Err(ended)),
+            };
+        }
+        if !self.reads_leaves {
+            return None;
+        }
+        // Inside the gate while leaves are read: the view stays registered as long.
+        let txn = Arc::clone(&self.txn);
+        let _inside = txn.step_inside().ok()?;
+        self.open_leaves().ok()?;
+        while self.ready.is_empty() {
+            let cursor = self.near.as_mut()?;
+            let at = match &self.statement {
+                Some(view) => ReadAt::At(view.ts()),
+                None => ReadAt::At(self.txn.read_ts()),
+            };
+            if !self.txn.core.store.next_rows(cursor, From::Front, at, None, &mut self.ready) {
+                // What is left, if anything, is for `next`: it knows how to end.
+                self.reads_leaves = false;
+                self.rest = None;
+                self.near = None;
+                break;
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+
+    /// Opens the whole span as one chunk.
+    fn open_leaves(&mut self) -> Result<()> {
+        if self.near.is_none() {
+            self.start()?;
+            let rest = self.rest.take().unwrap_or_else(|| self.span.clone());
+            self.near = Some(self.txn.core.store.cursor(rest));
+        }
+        Ok(())
+    }
+
+    /// Decides, at the first call, whether rows can be read a leaf at a time.
+    pub fn decide(&mut self, end: End) {
+        let plain = self.intent == Intent::Plain && self.on_locked == OnLocked::Wait;
+        let policy = self.txn.policy;
+        let consistent = matches!(policy.view, ReadView::Snapshot | ReadView::Statement);
+        let free = policy.certify == Footprint::Nothing && !self.txn.core.tap.is_open();
+        let unwritten = self.own.is_empty() && !self.txn.has_in_flight();
+        self.reads_leaves = end == End::Front && !self.started && plain && consistent && free && unwritten;
     }
 
     /// The next row from one end; `None` when the ends have met.
@@ -110,6 +175,10 @@ impl ScanCore {
         loop {
             self.refill(wait, end).await?;
             let Some(step) = self.take(end) else {
+                // What the front has read ahead is the back's, once the two have met.
+                if let Some(row) = self.ready.pop_back() {
+                    return Ok(Some(row));
+                }
                 self.complete();
                 return Ok(None);
             };
@@ -177,7 +246,7 @@ impl ScanCore {
         match &self.statement {
             Some(view) => view.ts(),
             None if self.txn.policy.has_snapshot() => self.txn.read_ts(),
-            None => self.txn.core.timeline.visible(),
+            None => self.looked_at,
         }
     }
 
@@ -207,6 +276,7 @@ impl ScanCore {
 
     /// Fetches a leaf from this end's own chunk; `false` when that is done.
     fn fetch(&mut self, end: End) -> bool {
+        self.looked_at = self.txn.core.timeline.visible();
         let chunk = match end {
             End::Front => &mut self.near,
             End::Back => &mut self.far,
@@ -373,7 +443,8 @@ impl ScanCore {
         match self.txn.lock_key(wait, record.0.key(), mode, Purpose::Read).await {
             Ok(record) => {
                 let base = self.txn.read_locked(wait, &record).await?;
-                Ok(Resolved { value: base.value, tap: None })
+                let tap = Some((TapVersion::Found(base.version), base.value.clone()));
+                Ok(Resolved { value: base.value, tap })
             }
             Err(Error::LockBusy(_)) if self.on_locked == OnLocked::Skip => Ok(Resolved::nothing()),
             Err(error) => Err(error),

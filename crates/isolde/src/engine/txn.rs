@@ -206,6 +206,12 @@ impl TxnInner {
         if self.gate.is_open() { Ok(()) } else { Err(self.ended_error()) }
     }
 
+    /// Goes inside, until the guard is dropped: for work that does not wait.
+    pub fn step_inside(&self) -> Result<LeaveOnDrop<'_>> {
+        self.enter()?;
+        Ok(LeaveOnDrop(self))
+    }
+
     fn enter(&self) -> Result<()> {
         if self.gate.enter() { Ok(()) } else { Err(self.ended_error()) }
     }
@@ -312,11 +318,15 @@ impl TxnInner {
 
     /// Takes this transaction's in-flight versions out of their records.
     pub fn withdraw_all(&self, body: &mut Body) {
-        let Some(status) = body.status.take() else { return };
-        status.abort();
+        let status = body.status.take();
+        if let Some(status) = &status {
+            status.abort();
+        }
         let Body { writes, placeholders, .. } = body;
         for record in writes.iter().filter_map(|(_, write)| write.record.as_ref()) {
-            record.0.withdraw(&status);
+            if let Some(status) = &status {
+                record.0.withdraw(status);
+            }
             placeholders.push(record.clone());
         }
         body.writes = WriteSet::default();
@@ -442,19 +452,24 @@ impl TxnInner {
         Arc::clone(body.status.get_or_insert_with(|| Status::new(self.id(), exposure)))
     }
 
+    /// Whether versions of this transaction stand in records.
+    pub fn has_in_flight(&self) -> bool {
+        self.policy.writes == WriteTiming::AtOnce && !self.is_read_only() && self.status_if_any().is_some()
+    }
+
     pub fn status_if_any(&self) -> Option<Arc<Status>> {
         self.body.lock().status.clone()
     }
 
-    /// Registers a view for marked reads of a transaction without snapshot, once.
-    pub fn hold_marks_view(&self) {
+    /// Registers a view for marked reads of a transaction without snapshot, once; gives its time, or
+    /// the snapshot's.
+    pub fn hold_marks_view(&self) -> Ts {
         if self.policy.has_snapshot() {
-            return;
+            return self.read_ts();
         }
-        let mut body = self.body.lock();
-        if body.marks_view.is_none() {
-            body.marks_view = Some(self.core.views.register(&self.core.timeline));
-        }
+        let mut body = self.body();
+        let register = || self.core.views.register(&self.core.timeline);
+        body.marks_view.get_or_insert_with(register).ts()
     }
 }
 
@@ -547,7 +562,8 @@ fn poll_inside<T, F: Future<Output = Result<T>>>(
     polled
 }
 
-struct LeaveOnDrop<'t>(&'t TxnInner);
+/// Leaves the gate when dropped.
+pub(crate) struct LeaveOnDrop<'t>(&'t TxnInner);
 
 impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {

@@ -149,6 +149,13 @@ impl WriteSet {
         self.writes.iter()
     }
 
+    /// Remembers the record of a key, once it is locked.
+    pub fn set_record(&mut self, key: &[u8], record: RecordRef) {
+        if let Some(write) = self.writes.get_mut(key) {
+            write.record = Some(record);
+        }
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut Write)> {
         self.writes.iter_mut()
     }

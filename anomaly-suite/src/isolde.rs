@@ -1,0 +1,268 @@
+//! Isolde under the suite: one session per transaction, polled by hand.
+//!
+//! Schedules write values as decimal numbers and words; Isolde's counters are eight bytes. So numbers
+//! are stored as counters, and words so that they are never eight bytes long; what comes out, the
+//! history included, is as the schedule writes it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use isolde::step::{Op, Session};
+use isolde::{Cas, Db, Error, ErrorKind, LockMode, Recorder, Savepoint, TxnId};
+use isolde_history::model::{Event, History};
+use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Swap};
+use isolde_types::Key;
+
+use crate::engine::Engine;
+use crate::numbers;
+
+/// Isolde, as a kind of database.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Isolde;
+
+impl Engine for Isolde {
+    fn name(&self) -> &'static str {
+        "isolde"
+    }
+
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    fn open(&self, schedule: &Schedule) -> Box<dyn Database> {
+        Box::new(Polled::new(schedule).expect("an empty database in memory takes its initial state"))
+    }
+}
+
+/// An operation under way.
+type Running = Box<dyn FnMut(&mut Context<'_>) -> Poll<Result<Output, Error>>>;
+
+/// A database that is polled by hand, and records.
+struct Polled {
+    db: Db,
+    recorder: Option<Recorder>,
+    sessions: HashMap<usize, Session>,
+    running: HashMap<usize, Running>,
+    savepoints: HashMap<(usize, String), Savepoint>,
+    /// Who each transaction is to the database; known beyond its session, which a commit consumes.
+    ids: HashMap<usize, TxnId>,
+}
+
+/// A database for schedules: with their merge operators, over encoded values.
+pub(crate) fn open() -> isolde::Result<Db> {
+    let merge = |operator: &'static str| {
+        move |old: Option<&[u8]>, new: &[u8]| {
+            let old = old.map(|old| decode(&Bytes::copy_from_slice(old)));
+            let new = decode(&Bytes::copy_from_slice(new));
+            let merged = numbers::merge(operator, old.as_deref(), &new)?;
+            Ok(encode(&merged).to_vec())
+        }
+    };
+    Db::builder().in_memory().merge_operator("append", merge("append")).merge_operator("max", merge("max")).open()
+}
+
+impl Polled {
+    fn new(schedule: &Schedule) -> isolde::Result<Polled> {
+        let db = open()?;
+        db.transact(|txn| schedule.initial.iter().try_for_each(|(key, value)| txn.put_bytes(key, encode(value))))?;
+        let recorder = Some(db.recorder()?);
+        let (sessions, running) = (HashMap::new(), HashMap::new());
+        Ok(Polled { db, recorder, sessions, running, savepoints: HashMap::new(), ids: HashMap::new() })
+    }
+
+    fn run(&mut self, txn: usize, operation: &Operation<Bytes>) -> Running {
+        if operation.ends() {
+            return self.end(txn, operation);
+        }
+        let Some(session) = self.sessions.get(&txn) else {
+            return ready(Err(Error::TransactionEnded));
+        };
+        match operation {
+            Operation::Get(key) => running(session.get(key), |value| Output::Value(value.map(|v| decode(&v)))),
+            Operation::GetForUpdate(key) => {
+                running(session.get_for_update(key), |value| Output::Value(value.map(|v| decode(&v))))
+            }
+            Operation::Put(key, value) => running(session.put(key, encode(value)), done),
+            Operation::Insert(key, value) => running(session.insert(key, encode(value)), done),
+            Operation::Delete(key) => running(session.delete(key), done),
+            Operation::Scan(place) => running(session.scan(place.span()), |rows| {
+                Output::Rows(rows.into_iter().map(|(key, value)| (key, decode(&value))).collect())
+            }),
+            Operation::Increment(key, by) => running(session.increment(key, *by), done),
+            Operation::Merge { operator, key, value } => running(session.merge(operator, key, encode(value)), done),
+            Operation::CompareAndSet { key, old, new } => {
+                let expected = old.clone();
+                let (stored, new) = (old.as_ref().map(encode), new.as_ref().map(encode));
+                let op = session.compare_and_set(key, stored.as_deref(), new.as_deref());
+                running(op, move |cas| match cas {
+                    Cas::Swapped => Output::CompareAndSet { found: expected.clone(), swap: Swap::Done },
+                    Cas::Current(found) => {
+                        Output::CompareAndSet { found: found.map(|v| decode(&v)), swap: Swap::Refused }
+                    }
+                })
+            }
+            Operation::Lock(place) => running(session.lock(place.span(), LockMode::Exclusive), done),
+            Operation::Savepoint(name) => {
+                self.savepoints.insert((txn, name.clone()), session.savepoint());
+                ready(Ok(Output::Done))
+            }
+            Operation::RollbackTo(name) => match self.savepoints.get(&(txn, name.clone())) {
+                Some(savepoint) => running(session.rollback_to(*savepoint), done),
+                None => ready(Err(Error::SavepointGone)),
+            },
+            Operation::Commit | Operation::Rollback => ready(Err(Error::TransactionEnded)),
+        }
+    }
+
+    fn end(&mut self, txn: usize, operation: &Operation<Bytes>) -> Running {
+        let Some(session) = self.sessions.remove(&txn) else {
+            return ready(Err(Error::TransactionEnded));
+        };
+        match operation {
+            Operation::Commit => running(session.commit(), |_| Output::Done),
+            _ => {
+                session.rollback();
+                ready(Ok(Output::Done))
+            }
+        }
+    }
+}
+
+impl Database for Polled {
+    fn begin(&mut self, txn: usize, begin: &Begin<'_>) -> Result<(), Failure> {
+        let builder = self.db.txn().isolation(begin.isolation).mode(begin.mode).label(begin.name);
+        let builder = if begin.read_only { builder.read_only() } else { builder };
+        match Session::begin(builder).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(session) => {
+                let session = session.map_err(|error| failure(&error, Ends::Always))?;
+                self.ids.insert(txn, session.id());
+                self.sessions.insert(txn, session);
+                Ok(())
+            }
+            Poll::Pending => Err(refused("a begin waits")),
+        }
+    }
+
+    fn start(&mut self, txn: usize, operation: &Operation<Bytes>) {
+        let running = self.run(txn, operation);
+        self.running.insert(txn, running);
+    }
+
+    fn poll(&mut self, txn: usize, cx: &mut Context<'_>) -> Poll<Result<Output, Failure>> {
+        let Some(running) = self.running.get_mut(&txn) else {
+            return Poll::Ready(Err(refused("nothing was started")));
+        };
+        let Poll::Ready(outcome) = running(cx) else { return Poll::Pending };
+        self.running.remove(&txn);
+        let ends = if self.sessions.contains_key(&txn) { Ends::ByKind } else { Ends::Always };
+        Poll::Ready(outcome.map_err(|error| failure(&error, ends)))
+    }
+
+    fn waits_for(&mut self, txn: usize) -> Option<String> {
+        let id = *self.ids.get(&txn)?;
+        let waits = self.db.waits_for();
+        let row = waits.rows.iter().find(|row| row.waiter == id)?;
+        let who = row.blocker.label.as_deref()?;
+        Some(format!("{who}, who has {} {}", row.blocker.mode.to_string().to_lowercase(), row.target))
+    }
+
+    fn history(&mut self) -> History {
+        self.running.clear();
+        self.sessions.clear();
+        let mut history = self.recorder.take().map(Recorder::finish).unwrap_or_default();
+        history.initial.iter_mut().for_each(|(_, value)| *value = decode(value));
+        history.events.iter_mut().for_each(decode_event);
+        history
+    }
+
+    fn final_state(&mut self) -> BTreeMap<Key, Bytes> {
+        let rows = self.db.snapshot().map(|snapshot| snapshot.scan(..).filter_map(Result::ok).collect::<Vec<_>>());
+        rows.unwrap_or_default().into_iter().map(|(key, value)| (key, decode(&value))).collect()
+    }
+
+    fn complaints(&mut self) -> Vec<String> {
+        self.db.check().err().into_iter().collect()
+    }
+}
+
+fn running<T: 'static>(mut op: Op<T>, output: impl Fn(T) -> Output + 'static) -> Running {
+    Box::new(move |cx| op.poll(cx).map(|outcome| outcome.map(&output)))
+}
+
+fn ready(outcome: Result<Output, Error>) -> Running {
+    let mut outcome = Some(outcome);
+    Box::new(move |_| Poll::Ready(outcome.take().unwrap_or(Err(Error::TransactionEnded))))
+}
+
+fn done((): ()) -> Output {
+    Output::Done
+}
+
+/// Whether a failure ended its transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Always,
+    ByKind,
+}
+
+fn failure(error: &Error, ends: Ends) -> Failure {
+    let (class, ended) = match error.kind() {
+        ErrorKind::Conflict | ErrorKind::SnapshotTooOld => (FailureClass::Conflict, true),
+        ErrorKind::Deadlock | ErrorKind::Wounded => (FailureClass::Deadlock, true),
+        ErrorKind::LockTimeout | ErrorKind::LockBusy => (FailureClass::Timeout, false),
+        _ => (FailureClass::Refused, false),
+    };
+    Failure { class, message: error.to_string(), ended: ended || ends == Ends::Always }
+}
+
+fn refused(message: &str) -> Failure {
+    Failure { class: FailureClass::Refused, message: message.to_owned(), ended: false }
+}
+
+/// What makes a stored word longer than a counter.
+const WORD: &[u8] = b"a word = ";
+
+/// A value as it is stored: a number as a counter, a word with a prefix.
+pub(crate) fn encode(value: &Bytes) -> Bytes {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    match text.parse::<i64>() {
+        Ok(number) if number.to_string() == text => Bytes::copy_from_slice(&number.to_be_bytes()),
+        _ => [WORD, value].concat().into(),
+    }
+}
+
+/// A stored value as schedules write it.
+pub(crate) fn decode(stored: &Bytes) -> Bytes {
+    match stored.strip_prefix(WORD) {
+        Some(word) => Bytes::copy_from_slice(word),
+        _ => stored[..]
+            .try_into()
+            .map_or_else(|_| stored.clone(), |counter| Bytes::from(i64::from_be_bytes(counter).to_string())),
+    }
+}
+
+fn decode_event(event: &mut Event) {
+    let decode_option = |value: &mut Option<Bytes>| *value = value.as_ref().map(decode);
+    match event {
+        Event::Read { value, .. } | Event::Write { value, .. } => decode_option(value),
+        Event::Scan { rows, .. } => rows.iter_mut().for_each(|row| decode_option(&mut row.value)),
+        Event::Commit { resolved, .. } => resolved.iter_mut().for_each(|(_, value)| *value = decode(value)),
+        Event::Begin { .. } | Event::RollbackTo { .. } | Event::Abort { .. } | Event::Unknown { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_as_they_went_in() {
+        for word in ["", "0", "-7", "007", "abcdefgh", "9223372036854775807", "9223372036854775808", "x"] {
+            let value = Bytes::from(word);
+            assert_eq!(decode(&encode(&value)), value, "{word}");
+        }
+        assert_eq!(encode(&Bytes::from("5")).len(), size_of::<i64>());
+        assert_eq!(encode(&Bytes::new()).len(), WORD.len());
+    }
+}

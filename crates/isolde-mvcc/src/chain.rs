@@ -1,0 +1,303 @@
+//! The versions of one key, newest first: at most one in flight, then the committed ones.
+//!
+//! ```text
+//!  in_flight ─► {status, seq, value}      the one writer that holds the key's X lock
+//!  newest       @31 "c"                   inline: most keys have one version
+//!  older    ─► @20 "b" ─► @12 tombstone   strictly descending (I1)
+//! ```
+//!
+//! "No version at all" is written as a tombstone at [`Ts::ZERO`]: the key was absent since the
+//! beginning of time. This module knows no latch; [`Record`](crate::Record) has it.
+//!
+//! A writer may come before the last one was stamped, because locks are released before stamping
+//! (I4): then it finds an in-flight version whose status says committed, and stamps it first.
+
+use bytes::Bytes;
+use isolde_types::Ts;
+use isolde_types::sync::Arc;
+
+use crate::live::Live;
+use crate::record::{Found, FoundVersion, Latest, ReadAt};
+use crate::status::{Exposure, State, Status};
+use crate::value::heap_size;
+
+#[derive(Debug)]
+pub(crate) struct Chain {
+    newest: Committed,
+    older: Option<Box<Older>>,
+    in_flight: Option<Box<InFlight>>,
+}
+
+#[derive(Debug)]
+struct Committed {
+    ts: Ts,
+    value: Option<Bytes>,
+}
+
+#[derive(Debug)]
+struct Older {
+    version: Committed,
+    next: Option<Box<Older>>,
+}
+
+/// A version that was written and is not stamped with its commit_ts.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) status: Arc<Status>,
+    pub(crate) seq: u32,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// What a change took out of a chain; it is dropped when no latch is held, because dropping bytes
+/// can run code of the user.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    in_flight: Option<Box<InFlight>>,
+    newest: Option<Committed>,
+    older: Option<Box<Older>>,
+}
+
+/// How many versions and bytes a change added to a chain.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Size {
+    pub(crate) versions: i64,
+    pub(crate) bytes: i64,
+}
+
+impl Size {
+    fn grow(&mut self, versions: i64, bytes: usize) {
+        self.versions += versions;
+        self.bytes += i64::try_from(bytes).unwrap_or(i64::MAX);
+    }
+
+    fn shrink(&mut self, versions: i64, bytes: usize) {
+        self.versions -= versions;
+        self.bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
+    }
+}
+
+/// Why a record may be worth another look by the sweeper.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Garbage {
+    /// One version with a value, and perhaps an in-flight one.
+    None,
+    /// Older versions, a tombstone, or nothing at all.
+    Some,
+}
+
+impl Committed {
+    const NOTHING: Committed = Committed { ts: Ts::ZERO, value: None };
+
+    fn found(&self) -> Found {
+        let version = if self.ts == Ts::ZERO { FoundVersion::None } else { FoundVersion::Committed(self.ts) };
+        Found { version, value: self.value.clone() }
+    }
+
+    fn latest(&self) -> Latest {
+        if self.ts == Ts::ZERO { Latest::Nothing } else { Latest::Committed(self.ts, self.value.is_none()) }
+    }
+
+    fn value_size(&self) -> usize {
+        value_size(&self.value)
+    }
+}
+
+fn value_size(value: &Option<Bytes>) -> usize {
+    value.as_ref().map_or(0, |value| heap_size(value.len()))
+}
+
+impl InFlight {
+    fn size(&self) -> usize {
+        size_of::<InFlight>() + value_size(&self.value)
+    }
+
+    /// What a read finds here: `None` is "look further down".
+    fn found(&self, at: ReadAt, own: Option<&Arc<Status>>) -> Option<Found> {
+        if self.is_of(own) {
+            return None;
+        }
+        let version = match (self.status.state(), at) {
+            (State::Committed(ts), ReadAt::At(view)) if ts > view => return None,
+            (State::Committed(ts), _) => FoundVersion::Committed(ts),
+            (State::Active | State::Ordered(_), ReadAt::Dirty) if self.status.exposure() == Exposure::Exposed => {
+                FoundVersion::InFlight { writer: self.status.writer(), seq: self.seq }
+            }
+            _ => return None,
+        };
+        Some(Found { version, value: self.value.clone() })
+    }
+
+    fn latest(&self, at: Ts, own: Option<&Arc<Status>>) -> Option<Latest> {
+        if self.is_of(own) {
+            return None;
+        }
+        match self.status.state() {
+            State::Committed(ts) if ts <= at => Some(Latest::Committed(ts, self.value.is_none())),
+            State::Ordered(ts) if ts <= at => Some(Latest::Undecided(ts)),
+            _ => None,
+        }
+    }
+
+    fn is_of(&self, own: Option<&Arc<Status>>) -> bool {
+        own.is_some_and(|own| Arc::ptr_eq(own, &self.status))
+    }
+}
+
+impl Chain {
+    pub(crate) fn new() -> Chain {
+        Chain { newest: Committed::NOTHING, older: None, in_flight: None }
+    }
+
+    /// A byte of the newest committed value, to bring it near.
+    pub(crate) fn first_byte(&self) -> u8 {
+        self.newest.value.as_ref().and_then(|value| value.first()).copied().unwrap_or(0)
+    }
+
+    /// What a read at `at` finds, the in-flight version of `own` aside.
+    pub(crate) fn read(&self, at: ReadAt, own: Option<&Arc<Status>>) -> Found {
+        if let Some(found) = self.in_flight.as_ref().and_then(|in_flight| in_flight.found(at, own)) {
+            return found;
+        }
+        match at {
+            ReadAt::At(view) => self.committed_at(view).found(),
+            ReadAt::Dirty | ReadAt::Newest => self.newest.found(),
+        }
+    }
+
+    /// The newest version at or before `at`, the in-flight version of `own` aside.
+    pub(crate) fn latest_at(&self, at: Ts, own: Option<&Arc<Status>>) -> Latest {
+        let in_flight = self.in_flight.as_ref().and_then(|in_flight| in_flight.latest(at, own));
+        in_flight.unwrap_or_else(|| self.committed_at(at).latest())
+    }
+
+    fn committed_at(&self, at: Ts) -> &Committed {
+        let older = std::iter::successors(self.older.as_deref(), |older| older.next.as_deref());
+        let mut versions = std::iter::once(&self.newest).chain(older.map(|older| &older.version));
+        versions.find(|version| version.ts <= at).unwrap_or(&Committed::NOTHING)
+    }
+
+    /// Puts an in-flight version on top; replaces the one of the same transaction.
+    pub(crate) fn install(&mut self, version: Box<InFlight>, size: &mut Size) -> Removed {
+        let mut removed = Removed::default();
+        if let Some(earlier) = self.in_flight.take() {
+            let own = earlier.is_of(Some(&version.status));
+            size.shrink(0, earlier.size());
+            match earlier.status.state() {
+                State::Committed(ts) if !own => self.stamp(*earlier, ts, None, size, &mut removed),
+                State::Aborted => removed.in_flight = Some(earlier),
+                _ if own => removed.in_flight = Some(earlier),
+                _ => panic!("I4: {} holds the key exclusively", earlier.status.writer()),
+            }
+        }
+        size.grow(0, version.size());
+        self.in_flight = Some(version);
+        removed
+    }
+
+    /// Takes the in-flight version of this transaction away.
+    pub(crate) fn withdraw(&mut self, status: &Arc<Status>, size: &mut Size) -> Removed {
+        let in_flight = self.in_flight.take_if(|in_flight| in_flight.is_of(Some(status)));
+        size.shrink(0, in_flight.as_ref().map_or(0, |in_flight| in_flight.size()));
+        Removed { in_flight, ..Removed::default() }
+    }
+
+    /// Stamps the in-flight version if its transaction is finished, then removes what I7 allows.
+    pub(crate) fn prune(&mut self, live: &Live, size: &mut Size) -> Removed {
+        let mut removed = Removed::default();
+        self.resolve(live, size, &mut removed);
+        let mut newer = self.newest.ts;
+        let mut place = &mut self.older;
+        while let Some(mut older) = place.take() {
+            let ts = older.version.ts;
+            if live.needs(ts, newer) {
+                place = &mut place.insert(older).next;
+            } else {
+                size.shrink(1, size_of::<Older>() + older.version.value_size());
+                *place = older.next.take();
+                older.next = removed.older.take();
+                removed.older = Some(older);
+            }
+            newer = ts;
+        }
+        removed
+    }
+
+    fn resolve(&mut self, live: &Live, size: &mut Size, removed: &mut Removed) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        match in_flight.status.state() {
+            State::Committed(ts) => {
+                size.shrink(0, in_flight.size());
+                self.stamp(*in_flight, ts, Some(live), size, removed);
+            }
+            State::Aborted => {
+                size.shrink(0, in_flight.size());
+                removed.in_flight = Some(in_flight);
+            }
+            State::Active | State::Ordered(_) => self.in_flight = Some(in_flight),
+        }
+    }
+
+    /// Makes a finished in-flight version the newest committed one.
+    fn stamp(&mut self, in_flight: InFlight, ts: Ts, live: Option<&Live>, size: &mut Size, removed: &mut Removed) {
+        assert!(ts > self.newest.ts, "I1: {ts} does not follow {}", self.newest.ts);
+        let newest = Committed { ts, value: in_flight.value };
+        size.grow(1, newest.value_size());
+        let earlier = std::mem::replace(&mut self.newest, newest);
+        if earlier.ts == Ts::ZERO {
+            return;
+        }
+        if live.is_none_or(|live| live.needs(earlier.ts, ts)) {
+            size.grow(0, size_of::<Older>());
+            self.older = Some(Box::new(Older { version: earlier, next: self.older.take() }));
+        } else {
+            size.shrink(1, earlier.value_size());
+            removed.newest = Some(earlier);
+        }
+    }
+
+    pub(crate) fn garbage(&self) -> Garbage {
+        let is_clean = self.older.is_none() && self.newest.value.is_some();
+        if is_clean { Garbage::None } else { Garbage::Some }
+    }
+
+    /// Whether nobody can tell this chain from an absent key: nothing at all, or one tombstone that
+    /// every live view sees.
+    pub(crate) fn is_dead(&self, live: &Live) -> bool {
+        self.in_flight.is_none()
+            && self.older.is_none()
+            && self.newest.value.is_none()
+            && self.newest.ts <= live.oldest()
+    }
+
+    /// What this chain takes, counted anew.
+    pub(crate) fn size(&self) -> Size {
+        let mut size = Size::default();
+        size.grow(i64::from(self.newest.ts != Ts::ZERO), self.newest.value_size());
+        size.grow(0, self.in_flight.as_ref().map_or(0, |in_flight| in_flight.size()));
+        for older in std::iter::successors(self.older.as_deref(), |older| older.next.as_deref()) {
+            size.grow(1, size_of::<Older>() + older.version.value_size());
+        }
+        size
+    }
+
+    /// The commit_ts of all versions that are committed, newest first.
+    pub(crate) fn timestamps(&self) -> Vec<Ts> {
+        let stamped = self.in_flight.as_ref().and_then(|in_flight| match in_flight.status.state() {
+            State::Committed(ts) => Some(ts),
+            _ => None,
+        });
+        let newest = Some(self.newest.ts).filter(|ts| *ts != Ts::ZERO);
+        let older = std::iter::successors(self.older.as_deref(), |older| older.next.as_deref());
+        stamped.into_iter().chain(newest).chain(older.map(|older| older.version.ts)).collect()
+    }
+}
+
+impl Drop for Older {
+    /// One after the other, so that a long chain does not need a deep stack.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut older) = next {
+            next = older.next.take();
+        }
+    }
+}

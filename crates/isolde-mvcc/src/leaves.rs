@@ -1,0 +1,380 @@
+//! The ordered index: sorted leaves of records, linked to the right, found through fences.
+//!
+//! ```text
+//!   fences    ""            "g"                 "p"          (may lag behind splits)
+//!              │             │                   │
+//!   leaves   ["" .. "g") ──► ["g" .. "k") ──► ["k" .. "p") ──► ["p" .. )
+//!                             split: "k" has no fence yet; who lands left walks right
+//! ```
+//!
+//! A leaf covers the keys from its low fence to `high`. It is split under its latch, the new right
+//! half linked and fenced before the latch is left. A leaf that becomes empty is unlinked under its
+//! left neighbour's latch and its own, and marked dead; who meets a dead leaf starts again. Latches
+//! are taken from left to right. The leftmost leaf stays for ever.
+//!
+//! Source: Lehman and Yao (1981), the part about walking right.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use isolde_types::sync::atomic::{AtomicUsize, Ordering};
+use isolde_types::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use isolde_types::{Key, RecordCell, Span};
+
+use smallvec::SmallVec;
+
+use crate::fences::Fences;
+use crate::record::{ReadAt, Record, prefix};
+use crate::status::Status;
+
+/// How many records a leaf holds at most.
+const LEAF_RECORDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
+
+struct Leaf<C> {
+    low: Key,
+    inside: RwLock<Inside<C>>,
+}
+
+struct Inside<C> {
+    records: Vec<Arc<Record<C>>>,
+    /// The first key after this leaf; `None` for the last leaf.
+    high: Option<Key>,
+    next: Option<Arc<Leaf<C>>>,
+    dead: bool,
+}
+
+impl<C> Inside<C> {
+    fn ends_before(&self, key: &[u8]) -> bool {
+        self.high.as_ref().is_some_and(|high| high[..] <= *key)
+    }
+}
+
+/// Where a scan of a span is: what is left of it, from both ends. It borrows nothing.
+pub struct Cursor<C> {
+    rest: Span,
+    done: bool,
+    /// The leaf where the front goes on, if it is known.
+    leaf: Option<Arc<Leaf<C>>>,
+}
+
+/// Records in key order.
+pub(crate) struct Leaves<C: RecordCell> {
+    fences: Fences<Arc<Leaf<C>>>,
+    first: Arc<Leaf<C>>,
+    /// Room for records in all leaves.
+    room: AtomicUsize,
+}
+
+impl<C: RecordCell> Leaves<C> {
+    pub fn new() -> Leaves<C> {
+        let first = Arc::new(Leaf::new(Key::new(), Vec::with_capacity(LEAF_RECORDS), None, None));
+        Leaves { fences: Fences::new(), first, room: AtomicUsize::new(LEAF_RECORDS) }
+    }
+
+    /// The leaf whose fence is the last within the bound.
+    fn at_fence(&self, bound: Bound<&[u8]>) -> Arc<Leaf<C>> {
+        self.fences.last_below(bound).unwrap_or_else(|| Arc::clone(&self.first))
+    }
+
+    // --- linking -----------------------------------------------------------------------------------
+
+    /// Links a record, unless it was sealed meanwhile. Idempotent; in place of a sealed one.
+    pub fn link(&self, record: &Arc<Record<C>>) {
+        let mut leaf = self.at_fence(Bound::Included(&record.key()[..]));
+        loop {
+            let inside = leaf.inside.write();
+            if inside.dead {
+                drop(inside);
+                leaf = self.at_fence(Bound::Included(&record.key()[..]));
+            } else if inside.ends_before(record.key()) {
+                let next = inside.next.clone();
+                drop(inside);
+                leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
+            } else {
+                self.link_into(inside, record);
+                record.set_linked();
+                return;
+            }
+        }
+    }
+
+    fn link_into(&self, mut inside: RwLockWriteGuard<'_, Inside<C>>, record: &Arc<Record<C>>) {
+        // Seal, leaf, hash: a record that was unlinked is sealed, and stays unlinked.
+        if record.cell().is_sealed() {
+            return;
+        }
+        match inside.records.binary_search_by(|other| other.cmp_key(record.key(), record.prefix())) {
+            Ok(place) => inside.records[place] = Arc::clone(record),
+            Err(place) if inside.records.len() < LEAF_RECORDS => inside.records.insert(place, Arc::clone(record)),
+            Err(place) => self.split(&mut inside, place, record),
+        }
+    }
+
+    /// Moves the upper half of a full leaf to a new one on its right, with the new record in one of
+    /// them. A record that comes last in the last leaf opens a new leaf alone: keys that are inserted
+    /// in order leave full leaves behind.
+    fn split(&self, inside: &mut Inside<C>, place: usize, record: &Arc<Record<C>>) {
+        let appends = place == inside.records.len() && inside.next.is_none();
+        let middle = if appends { place } else { inside.records.len() / 2 };
+        let mut right = Vec::with_capacity(LEAF_RECORDS);
+        right.extend(inside.records.drain(middle..));
+        if place >= middle && (appends || place > middle) {
+            right.insert(place - middle, Arc::clone(record));
+        } else {
+            inside.records.insert(place, Arc::clone(record));
+        }
+        let Some(low) = right.first().map(|record| record.key().clone()) else { return };
+        let leaf = Arc::new(Leaf::new(low.clone(), right, inside.high.take(), inside.next.take()));
+        inside.high = Some(low.clone());
+        inside.next = Some(Arc::clone(&leaf));
+        // Under the latch: once it is left, the new leaf may empty and its fence be removed.
+        self.fences.insert(low, leaf);
+        self.room.fetch_add(LEAF_RECORDS, Ordering::Relaxed);
+    }
+
+    /// Takes a sealed record out. Idempotent.
+    pub fn unlink(&self, record: &Arc<Record<C>>) {
+        let mut leaf = self.at_fence(Bound::Included(&record.key()[..]));
+        loop {
+            let mut inside = leaf.inside.write();
+            if inside.dead {
+                drop(inside);
+                leaf = self.at_fence(Bound::Included(&record.key()[..]));
+            } else if inside.ends_before(record.key()) {
+                let next = inside.next.clone();
+                drop(inside);
+                leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
+            } else {
+                inside.records.retain(|other| !Arc::ptr_eq(other, record));
+                let empty = inside.records.is_empty();
+                drop(inside);
+                if empty {
+                    self.remove_if_empty(&leaf);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Unlinks an empty leaf; the one on its left takes over its keys.
+    fn remove_if_empty(&self, leaf: &Arc<Leaf<C>>) {
+        if Arc::ptr_eq(leaf, &self.first) {
+            return;
+        }
+        let mut left = self.at_fence(Bound::Excluded(&leaf.low[..]));
+        loop {
+            let mut before = left.inside.write();
+            let next = before.next.clone();
+            match next {
+                _ if before.dead => {
+                    drop(before);
+                    left = self.at_fence(Bound::Excluded(&leaf.low[..]));
+                }
+                Some(next) if Arc::ptr_eq(&next, leaf) => {
+                    let mut inside = leaf.inside.write();
+                    if inside.records.is_empty() && !inside.dead {
+                        inside.dead = true;
+                        before.next = inside.next.take();
+                        before.high = inside.high.take();
+                        self.fences.remove(&leaf.low);
+                        self.room.fetch_sub(LEAF_RECORDS, Ordering::Relaxed);
+                    }
+                    return;
+                }
+                Some(next) if next.low < leaf.low => {
+                    drop(before);
+                    left = next;
+                }
+                // Somebody else removed it.
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    // --- scanning ------------------------------------------------------------------------------------
+
+    /// The leaf in which `key` belongs, latched, from a hint or the fences.
+    fn with_leaf<R>(
+        &self,
+        hint: Option<Arc<Leaf<C>>>,
+        key: &[u8],
+        visit: impl FnOnce(&RwLockReadGuard<'_, Inside<C>>) -> R,
+    ) -> R {
+        let mut leaf = hint.unwrap_or_else(|| self.at_fence(Bound::Included(key)));
+        loop {
+            let inside = leaf.inside.read();
+            if inside.dead {
+                drop(inside);
+                leaf = self.at_fence(Bound::Included(key));
+            } else if inside.ends_before(key) {
+                let next = inside.next.clone();
+                drop(inside);
+                leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
+            } else {
+                return visit(&inside);
+            }
+        }
+    }
+
+    /// Visits the records of a leaf at the front of the cursor's span, in order, under the leaf's
+    /// latch; `false` when the span is done.
+    pub fn visit_front(&self, cursor: &mut Cursor<C>, mut visit: impl FnMut(&[Arc<Record<C>>])) -> bool {
+        if cursor.done {
+            return false;
+        }
+        let start = cursor.rest.start.clone();
+        let (high, next) = self.with_leaf(cursor.leaf.take(), &start, |inside| {
+            visit(within(&inside.records, &cursor.rest));
+            (inside.high.clone(), inside.next.clone())
+        });
+        match high {
+            Some(high) if cursor.rest.contains(&high) => {
+                cursor.rest.start = high;
+                cursor.leaf = next;
+            }
+            _ => cursor.done = true,
+        }
+        !cursor.done
+    }
+
+    /// The same from the back; the records come in ascending order too.
+    pub fn visit_back(&self, cursor: &mut Cursor<C>, mut visit: impl FnMut(&[Arc<Record<C>>])) -> bool {
+        if cursor.done {
+            return false;
+        }
+        let end = cursor.rest.end.clone();
+        let bound = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut leaf = self.at_fence(bound);
+        loop {
+            let inside = leaf.inside.read();
+            // The leaf on the left of `end`: it ends there or beyond.
+            let ends_early = match (&inside.high, &end) {
+                (Some(high), Some(end)) => high < end,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            if inside.dead {
+                drop(inside);
+                leaf = self.at_fence(bound);
+            } else if ends_early {
+                let next = inside.next.clone();
+                drop(inside);
+                leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
+            } else {
+                visit(within(&inside.records, &cursor.rest));
+                break;
+            }
+        }
+        if leaf.low > cursor.rest.start {
+            cursor.rest.end = Some(leaf.low.clone());
+        } else {
+            cursor.done = true;
+        }
+        !cursor.done
+    }
+
+    /// Reads the records of a leaf at one end of the cursor's span, and appends the rows that are
+    /// there, in key order; `false` when the span is done.
+    ///
+    /// The latches of a stretch of records are held together, so that the values' cache misses overlap
+    /// and are not met one by one. Whoever holds one of them takes no other latch, and all who take
+    /// several take them in key order.
+    pub fn rows(
+        &self,
+        cursor: &mut Cursor<C>,
+        from: From,
+        at: ReadAt,
+        own: Option<&Arc<Status>>,
+        out: &mut VecDeque<(Key, Bytes)>,
+    ) -> bool {
+        let visit = |records: &[Arc<Record<C>>]| {
+            bring_near(records);
+            for stretch in records.chunks(STRETCH) {
+                read_together(stretch, at, own, out);
+            }
+        };
+        match from {
+            From::Front => self.visit_front(cursor, visit),
+            From::Back => self.visit_back(cursor, visit),
+        }
+    }
+
+    /// Heap bytes of leaves and fences.
+    pub fn bytes(&self) -> usize {
+        /// A fence's node in the skiplist: key, value, and a tower of two on average.
+        const FENCE: usize = 80;
+        let leaf = size_of::<Leaf<C>>() + 2 * size_of::<usize>();
+        let leaves = self.fences.len() + 1;
+        self.room.load(Ordering::Relaxed) * size_of::<usize>() + leaves * (leaf + FENCE)
+    }
+}
+
+impl<C> Leaf<C> {
+    fn new(low: Key, records: Vec<Arc<Record<C>>>, high: Option<Key>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
+        Leaf { low, inside: RwLock::new(Inside { records, high, next, dead: false }) }
+    }
+}
+
+impl<C: RecordCell> Drop for Leaves<C> {
+    /// One leaf after the other, so that a long chain does not need a deep stack.
+    fn drop(&mut self) {
+        let mut next = self.first.inside.write().next.take();
+        while let Some(leaf) = next {
+            next = leaf.inside.write().next.take();
+        }
+    }
+}
+
+impl<C> Cursor<C> {
+    pub(crate) fn new(span: Span) -> Cursor<C> {
+        Cursor { done: span.is_empty(), rest: span, leaf: None }
+    }
+}
+
+/// From which end of its span a cursor goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// From the smallest key.
+    Front,
+    /// From the largest key.
+    Back,
+}
+
+/// How many records are latched together.
+const STRETCH: usize = 32;
+
+fn read_together<C: RecordCell>(
+    stretch: &[Arc<Record<C>>],
+    at: ReadAt,
+    own: Option<&Arc<Status>>,
+    out: &mut VecDeque<(Key, Bytes)>,
+) {
+    let latched: SmallVec<[_; STRETCH]> = stretch.iter().map(|record| (record, record.latch())).collect();
+    let near = latched.iter().map(|(_, chain)| u64::from(chain.first_byte())).fold(0, |a, b| a ^ b);
+    std::hint::black_box(near);
+    for (record, chain) in &latched {
+        if let Some(value) = chain.read(at, own).value {
+            out.push_back((record.key().clone(), value));
+        }
+    }
+}
+
+/// Loads something of each record, and of its key, before any of them is latched: the misses overlap.
+pub(crate) fn bring_near<C: RecordCell>(records: &[Arc<Record<C>>]) {
+    std::hint::black_box(records.iter().map(|record| record.touch()).fold(0, |a, b| a ^ b));
+}
+
+/// The records of a leaf that lie in a span.
+fn within<'r, C: RecordCell>(records: &'r [Arc<Record<C>>], span: &Span) -> &'r [Arc<Record<C>>] {
+    let before = |bound: &Key| {
+        let start = prefix(bound);
+        records.partition_point(|record| record.cmp_key(bound, start).is_lt())
+    };
+    let from = before(&span.start);
+    let to = match &span.end {
+        Some(end) => before(end),
+        None => records.len(),
+    };
+    records.get(from..to).unwrap_or_default()
+}

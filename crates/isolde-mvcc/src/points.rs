@@ -1,0 +1,75 @@
+//! The point index: a sharded hash map from keys to records.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use isolde_types::RecordCell;
+use isolde_types::sync::{Arc, RwLock};
+
+use crate::record::{Record, prefix};
+
+const SHARDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 256 };
+
+/// One shard: records by the hash that they keep.
+type Shard<C> = RwLock<HashTable<Arc<Record<C>>>>;
+
+/// Records by key.
+#[derive(Debug)]
+pub(crate) struct Points<C> {
+    shards: Vec<Shard<C>>,
+    hasher: RandomState,
+}
+
+impl<C: RecordCell> Points<C> {
+    pub fn new() -> Points<C> {
+        Points { shards: (0..SHARDS).map(|_| RwLock::new(HashTable::new())).collect(), hasher: RandomState::default() }
+    }
+
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn shard(&self, hash: u64) -> &Shard<C> {
+        // The table inside uses the low and the top bits.
+        &self.shards[usize::try_from(hash >> 40).unwrap_or(0) % SHARDS]
+    }
+
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<Arc<Record<C>>> {
+        let start = prefix(key);
+        self.shard(hash).read().find(hash, |record| record.is_of(key, start, hash)).cloned()
+    }
+
+    /// The record of a key, made if there is none.
+    pub fn find_or_insert(&self, hash: u64, key: &[u8], make: impl FnOnce() -> Record<C>) -> Arc<Record<C>> {
+        let start = prefix(key);
+        let mut shard = self.shard(hash).write();
+        let entry = shard.entry(hash, |record| record.is_of(key, start, hash), |record| record.hash());
+        Arc::clone(entry.or_insert_with(|| Arc::new(make())).get())
+    }
+
+    /// Takes this very record out; `false` if it was gone.
+    pub fn remove(&self, record: &Arc<Record<C>>) -> bool {
+        let mut shard = self.shard(record.hash()).write();
+        match shard.find_entry(record.hash(), |other| Arc::ptr_eq(other, record)) {
+            Ok(entry) => {
+                let (removed, _) = entry.remove();
+                drop(shard);
+                drop(removed);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Heap bytes of the tables.
+    pub fn bytes(&self) -> usize {
+        /// A table has a control byte for each slot, and slots for an eighth more than its capacity.
+        const SLOT: usize = size_of::<usize>() + 1;
+        self.shards.iter().map(|shard| shard.read().capacity() * 8 / 7 * SLOT).sum()
+    }
+}

@@ -1,0 +1,309 @@
+//! The store: both indexes, and collection.
+//!
+//! A record lives through four steps, in this order: it is entered into the point index, linked into
+//! the ordered index, and much later, when it is dead and its lock word could be sealed, unlinked from
+//! the ordered index and removed from the point index. Whoever finds a sealed record helps to finish
+//! that, and looks the key up again.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use isolde_types::sync::{Arc, Mutex};
+use isolde_types::{Key, RecordCell, Span, Ts};
+
+use crate::chain::Size;
+use crate::counters::Counters;
+use crate::leaves::{Cursor, From, Leaves, bring_near};
+use crate::live::Live;
+use crate::points::Points;
+use crate::record::{Latest, ReadAt, Record};
+use crate::status::Status;
+
+/// Records by key, and what nobody can see any more.
+pub struct Store<C: RecordCell> {
+    points: Points<C>,
+    leaves: Leaves<C>,
+    counters: Arc<Counters>,
+    garbage: Mutex<VecDeque<Arc<Record<C>>>>,
+}
+
+/// Whether something in a span has changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SpanCheck {
+    /// Nothing.
+    Unchanged,
+    /// This key has a version of this time.
+    Changed {
+        /// The key.
+        key: Key,
+        /// When it was committed.
+        ts: Ts,
+    },
+    /// A transaction that wrote in the span took this commit_ts and may still fail: ask again.
+    Undecided(Ts),
+}
+
+/// What a round of collection did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Swept {
+    /// Records that were looked at.
+    pub looked_at: usize,
+    /// Records that were reclaimed.
+    pub reclaimed: usize,
+}
+
+/// Figures of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreStats {
+    /// Keys that have a record.
+    pub records: usize,
+    /// Committed versions, tombstones included.
+    pub versions: usize,
+    /// Heap bytes of keys, versions, records and indexes, about.
+    pub bytes: usize,
+}
+
+impl<C: RecordCell> Default for Store<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C: RecordCell> Store<C> {
+    /// A store without any key.
+    #[must_use]
+    pub fn new() -> Store<C> {
+        Store {
+            points: Points::new(),
+            leaves: Leaves::new(),
+            counters: Arc::default(),
+            garbage: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// The record of a key, if there is one.
+    pub fn find(&self, key: &[u8]) -> Option<Arc<Record<C>>> {
+        self.points.find(self.points.hash(key), key)
+    }
+
+    /// The record of a key, made if there is none; it is linked into both indexes.
+    pub fn find_or_create(&self, key: &[u8]) -> Arc<Record<C>> {
+        let hash = self.points.hash(key);
+        loop {
+            let record = match self.points.find(hash, key) {
+                Some(record) => record,
+                None => self.points.find_or_insert(hash, key, || self.create(key, hash)),
+            };
+            if record.cell().is_sealed() {
+                self.unlink(&record);
+                continue;
+            }
+            if !record.is_linked() {
+                self.leaves.link(&record);
+            }
+            return record;
+        }
+    }
+
+    fn create(&self, key: &[u8], hash: u64) -> Record<C> {
+        let record = Record::new(key, hash, &self.counters);
+        self.counters.add(hash, own_size(&record, 1));
+        record
+    }
+
+    // --- scanning ----------------------------------------------------------------------------------
+
+    /// A cursor over a span. It borrows nothing, and goes from both ends.
+    #[must_use]
+    pub fn cursor(&self, span: Span) -> Cursor<C> {
+        Cursor::new(span)
+    }
+
+    /// Appends the next records of the cursor's span, up to a leaf of them, in ascending order;
+    /// `false` when the span is done. Records that come later into a part that was passed are missed.
+    pub fn next_batch(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
+        self.leaves.visit_front(cursor, |records| {
+            bring_near(records);
+            out.extend(records.iter().cloned());
+        })
+    }
+
+    /// The same from the back, in descending order.
+    pub fn next_batch_back(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
+        self.leaves.visit_back(cursor, |records| {
+            bring_near(records);
+            out.extend(records.iter().rev().cloned());
+        })
+    }
+
+    /// Reads the next leaf of the cursor's span in one go: appends the rows that `at` shows, in key
+    /// order whatever the end; `false` when the span is done.
+    pub fn next_rows(
+        &self,
+        cursor: &mut Cursor<C>,
+        from: From,
+        at: ReadAt,
+        own: Option<&Arc<Status>>,
+        out: &mut VecDeque<(Key, Bytes)>,
+    ) -> bool {
+        self.leaves.rows(cursor, from, at, own, out)
+    }
+
+    /// Whether any key of a span has a version after `since` and at or before `at`, other than
+    /// `own`'s; tombstones count.
+    pub fn span_latest_after(&self, span: &Span, since: Ts, at: Ts, own: Option<&Arc<Status>>) -> SpanCheck {
+        let mut cursor = self.cursor(span.clone());
+        let mut check = SpanCheck::Unchanged;
+        let mut more = true;
+        while more && check == SpanCheck::Unchanged {
+            more = self.leaves.visit_front(&mut cursor, |records| {
+                bring_near(records);
+                let checks = records.iter().map(|record| check_record(record, since, at, own));
+                check = checks.into_iter().find(|check| *check != SpanCheck::Unchanged).unwrap_or(SpanCheck::Unchanged);
+            });
+        }
+        check
+    }
+
+    // --- collection ----------------------------------------------------------------------------------
+
+    /// Notes a record for the sweeper: it has history to drop, a tombstone, or nothing at all.
+    pub fn note_garbage(&self, record: &Arc<Record<C>>) {
+        if !record.cell().is_sealed() && record.enter_queue() {
+            self.garbage.lock().push_back(Arc::clone(record));
+        }
+    }
+
+    /// Looks at some noted records, at most `budget`: drops what nobody can see, reclaims what is
+    /// dead, and notes again what still has something to drop.
+    pub fn sweep(&self, live: &Live, budget: usize) -> Swept {
+        let mut swept = Swept::default();
+        let noted: Vec<Arc<Record<C>>> = {
+            let mut garbage = self.garbage.lock();
+            let count = budget.min(garbage.len());
+            garbage.drain(..count).collect()
+        };
+        for record in noted {
+            record.leave_queue();
+            if self.collect_record(&record, live, &mut swept) {
+                self.note_garbage(&record);
+            }
+        }
+        swept
+    }
+
+    /// Looks at every record. Takes time in proportion to their number; others go on meanwhile.
+    pub fn collect(&self, live: &Live) -> Swept {
+        let noted = self.garbage.lock().len();
+        let mut swept = self.sweep(live, noted);
+        let mut cursor = self.cursor(Span::all());
+        let mut batch = Vec::new();
+        let mut more = true;
+        while more {
+            more = self.next_batch(&mut cursor, &mut batch);
+            for record in batch.drain(..) {
+                if self.collect_record(&record, live, &mut swept) {
+                    self.note_garbage(&record);
+                }
+            }
+        }
+        swept
+    }
+
+    /// Collects what a record has; whether something is left for later.
+    fn collect_record(&self, record: &Arc<Record<C>>, live: &Live, swept: &mut Swept) -> bool {
+        swept.looked_at += 1;
+        let garbage = record.settle(live);
+        if garbage && record.seal_if_dead(live) {
+            self.unlink(record);
+            swept.reclaimed += 1;
+            return false;
+        }
+        garbage && !record.cell().is_sealed()
+    }
+
+    /// Finishes the end of a sealed record: leaf, then hash. Idempotent; anyone may help.
+    fn unlink(&self, record: &Arc<Record<C>>) {
+        self.leaves.unlink(record);
+        if self.points.remove(record) {
+            record.bury();
+            self.counters.add(record.hash(), own_size(record, -1));
+        }
+    }
+
+    // --- figures ----------------------------------------------------------------------------------
+
+    /// Figures, each of a slightly different instant if others go on meanwhile.
+    pub fn stats(&self) -> StoreStats {
+        let Size { versions, bytes } = self.counters.sum();
+        let queue = self.garbage.lock().capacity() * size_of::<usize>();
+        StoreStats {
+            records: self.points.len(),
+            versions: usize::try_from(versions).unwrap_or(0),
+            bytes: usize::try_from(bytes).unwrap_or(0) + self.points.bytes() + self.leaves.bytes() + queue,
+        }
+    }
+
+    /// Verifies that the indexes agree, that keys and versions are in order (I1), that nothing is
+    /// committed beyond `visible` (I2), and that the figures add up. Call it while nothing else runs.
+    ///
+    /// # Errors
+    /// What is broken, in words.
+    pub fn check(&self, visible: Ts) -> Result<(), String> {
+        let mut cursor = self.cursor(Span::all());
+        let mut records = Vec::new();
+        while self.next_batch(&mut cursor, &mut records) {}
+        let ordered = records.windows(2).all(|pair| pair[0].key() < pair[1].key());
+        if !ordered {
+            return Err("the ordered index is out of order".to_owned());
+        }
+        let mut backwards = Vec::new();
+        let mut cursor = self.cursor(Span::all());
+        while self.next_batch_back(&mut cursor, &mut backwards) {}
+        backwards.reverse();
+        if !backwards.iter().map(Arc::as_ptr).eq(records.iter().map(Arc::as_ptr)) {
+            return Err("the ordered index differs from its two ends".to_owned());
+        }
+        if self.points.len() != records.len() {
+            return Err(format!("{} records by hash, {} in order", self.points.len(), records.len()));
+        }
+        let mut sum = Size::default();
+        for record in &records {
+            self.check_record(record, visible)?;
+            let (own, chain) = (own_size(record, 1), record.chain_size());
+            sum = Size { versions: sum.versions + chain.versions, bytes: sum.bytes + own.bytes + chain.bytes };
+        }
+        let counted = self.counters.sum();
+        if counted == sum { Ok(()) } else { Err(format!("counted {counted:?}, and there is {sum:?}")) }
+    }
+
+    fn check_record(&self, record: &Arc<Record<C>>, visible: Ts) -> Result<(), String> {
+        let key = record.key();
+        if !self.find(key).is_some_and(|found| Arc::ptr_eq(&found, record)) {
+            return Err(format!("{key:?} is in order and not found by hash"));
+        }
+        let times = record.timestamps();
+        if !times.windows(2).all(|pair| pair[0] > pair[1]) {
+            return Err(format!("I1: the versions of {key:?} are out of order: {times:?}"));
+        }
+        match times.first() {
+            Some(newest) if *newest > visible => {
+                Err(format!("I2: {key:?} has a version {newest}, visible is {visible}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a record takes itself, counted up or down.
+fn own_size<C: RecordCell>(record: &Record<C>, sign: i64) -> Size {
+    Size { versions: 0, bytes: sign * i64::try_from(record.own_bytes()).unwrap_or(0) }
+}
+
+fn check_record<C: RecordCell>(record: &Record<C>, since: Ts, at: Ts, own: Option<&Arc<Status>>) -> SpanCheck {
+    match record.latest_at(at, own) {
+        Latest::Committed(ts, _) if ts > since => SpanCheck::Changed { key: record.key().clone(), ts },
+        Latest::Undecided(ts) if ts > since => SpanCheck::Undecided(ts),
+        _ => SpanCheck::Unchanged,
+    }
+}

@@ -1,0 +1,307 @@
+//! Registered views, and the watermark that never passes one.
+//!
+//! A view announces its read_ts in a slot; whoever collects announces a *floor* and then reads all
+//! slots. Each side writes its word before it reads the other's, sequentially consistent, so one
+//! of the two always notices:
+//!
+//! ```text
+//!  register                              live
+//!   1 t = visible_ts                      1 upto = visible_ts
+//!   2 slot = t                            2 floor = max(floor, upto)
+//!   3 floor > t? then again from 1        3 read every slot
+//! ```
+//!
+//! Either the collector's step 3 sees the slot, or the slot was written after the floor was, and
+//! then step 3 of the registration sees a floor above `t` and takes a newer `t`, which is at or
+//! after `upto` and so needs no protection.
+//!
+//! Worked example: visible_ts is 4; v loads 4 and is put off the processor. Five commits later a
+//! collector announces floor 9, finds no slot taken, and prunes all that nobody reads from 9 on. v
+//! wakes up, writes 4 into its slot, sees floor 9, loads visible_ts again: 9. It reads at 9.
+//!
+//! Registering touches visible_ts, the floor, and a slot of the thread's own: no shared counter.
+//! Slots come in pages of 64; the first page is always there, more are made when it is full.
+//!
+//! Sources: hazard pointers (Michael 2004) for announce-then-check; Boettcher et al. 2019 ("Steam")
+//! for the sorted list of live views.
+
+use crossbeam_utils::CachePadded;
+use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use isolde_types::sync::{Arc, Mutex, RwLock};
+use isolde_types::{Ts, mutant};
+
+use crate::live::Live;
+use crate::timeline::Timeline;
+
+const PAGE_SLOTS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
+const FREE: u64 = u64::MAX;
+
+/// How many uses a cached [`Live`] serves, for each view that was read to make it, in sixteenths.
+const VIEWS_PER_USE: usize = 16;
+
+/// All registered views of one database.
+#[derive(Debug)]
+pub struct Views {
+    floor: CachePadded<AtomicU64>,
+    first: Page,
+    /// How many pages `overflow` has; raised before a slot of the new page is written.
+    overflow_pages: AtomicUsize,
+    overflow: RwLock<Vec<Arc<Page>>>,
+    cached: Mutex<Cached>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    live: Arc<Live>,
+    uses_left: usize,
+}
+
+/// A registered view: what it reads stays until it is dropped.
+///
+/// Dropping it never blocks.
+#[derive(Debug)]
+pub struct View {
+    slot: Arc<Slot>,
+    ts: Ts,
+}
+
+impl View {
+    /// The read_ts.
+    #[must_use]
+    pub fn ts(&self) -> Ts {
+        self.ts
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // Release: what this view read happened before somebody collects it.
+        self.slot.ts.store(FREE, Ordering::Release);
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    ts: CachePadded<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Page {
+    slots: [Arc<Slot>; PAGE_SLOTS],
+    /// One more than the last slot that was ever taken; raised before that slot is written.
+    used: CachePadded<AtomicUsize>,
+}
+
+impl Page {
+    fn new() -> Page {
+        let slot = |_| Arc::new(Slot { ts: CachePadded::new(AtomicU64::new(FREE)) });
+        Page { slots: std::array::from_fn(slot), used: CachePadded::new(AtomicUsize::new(0)) }
+    }
+
+    /// Takes a free slot, from `hint` on, and announces `ts` in it.
+    fn claim(&self, hint: usize, ts: Ts) -> Option<Arc<Slot>> {
+        let wanted = (0..PAGE_SLOTS).map(|step| (hint + step) % PAGE_SLOTS);
+        let index = wanted.into_iter().find(|&index| self.try_claim(index, ts))?;
+        self.slots.get(index).cloned()
+    }
+
+    fn try_claim(&self, index: usize, ts: Ts) -> bool {
+        let Some(slot) = self.slots.get(index) else { return false };
+        if slot.ts.load(Ordering::Relaxed) != FREE {
+            return false;
+        }
+        if self.used.load(Ordering::Relaxed) <= index {
+            self.used.fetch_max(index + 1, Ordering::SeqCst);
+        }
+        // SeqCst: before the floor is read, in the one order that `live` takes part in.
+        slot.ts.compare_exchange(FREE, ts.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    fn timestamps(&self) -> impl Iterator<Item = Ts> {
+        let used = self.used.load(Ordering::SeqCst);
+        let taken = self.slots.iter().take(used).map(|slot| slot.ts.load(Ordering::SeqCst));
+        taken.filter(|ts| *ts != FREE).map(Ts)
+    }
+}
+
+impl Views {
+    /// No view is registered.
+    #[must_use]
+    pub fn new() -> Self {
+        Views {
+            floor: CachePadded::new(AtomicU64::new(0)),
+            first: Page::new(),
+            overflow_pages: AtomicUsize::new(0),
+            overflow: RwLock::new(Vec::new()),
+            cached: Mutex::new(Cached { live: Arc::new(Live::new([], Ts::ZERO)), uses_left: 0 }),
+        }
+    }
+
+    /// Registers a view at visible_ts.
+    #[must_use]
+    pub fn register(&self, timeline: &Timeline) -> View {
+        let mut ts = timeline.visible();
+        let slot = self.claim(ts);
+        // SeqCst: after the slot was written, in the one order that `live` takes part in.
+        while Ts(self.floor.load(Ordering::SeqCst)) > ts && !mutant!("watermark-misses-registering-view") {
+            ts = timeline.visible();
+            slot.ts.store(ts.0, Ordering::SeqCst);
+        }
+        View { slot, ts }
+    }
+
+    /// The views that are live now; exact, at the price of reading every slot in use.
+    #[must_use]
+    pub fn live(&self, timeline: &Timeline) -> Arc<Live> {
+        let upto = timeline.visible();
+        self.floor.fetch_max(upto.0, Ordering::SeqCst);
+        let live = Live::new(self.first.timestamps(), upto);
+        if self.overflow_pages.load(Ordering::SeqCst) == 0 {
+            return Arc::new(live);
+        }
+        let overflow = self.overflow.read();
+        let more = overflow.iter().flat_map(|page| page.timestamps());
+        Arc::new(Live::new(more.chain(live.views().iter().copied()), upto))
+    }
+
+    /// The live views, for pruning on the side of a commit: exact while views are few, else a
+    /// list that is taken again after as many uses as pay for it.
+    #[must_use]
+    pub fn cached_live(&self, timeline: &Timeline) -> Arc<Live> {
+        if self.overflow_pages.load(Ordering::Relaxed) == 0 {
+            return self.live(timeline);
+        }
+        let mut cached = self.cached.lock();
+        if cached.uses_left == 0 {
+            cached.live = self.live(timeline);
+            cached.uses_left = cached.live.views().len() / VIEWS_PER_USE;
+        } else {
+            cached.uses_left -= 1;
+        }
+        Arc::clone(&cached.live)
+    }
+
+    /// The read_ts of the oldest registered view.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Ts> {
+        self.fold(None, |oldest, ts| Some(oldest.map_or(ts, |oldest: Ts| oldest.min(ts))))
+    }
+
+    /// How many views are registered.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.fold(0, |count, _| count + 1)
+    }
+
+    fn fold<A>(&self, start: A, mut each: impl FnMut(A, Ts) -> A) -> A {
+        let first = self.first.timestamps().fold(start, &mut each);
+        self.overflow.read().iter().flat_map(|page| page.timestamps()).fold(first, &mut each)
+    }
+
+    fn claim(&self, ts: Ts) -> Arc<Slot> {
+        let hint = thread_hint();
+        self.first.claim(hint, ts).unwrap_or_else(|| self.claim_overflow(hint, ts))
+    }
+
+    fn claim_overflow(&self, hint: usize, ts: Ts) -> Arc<Slot> {
+        loop {
+            let pages = self.overflow.read().clone();
+            if let Some(slot) = pages.iter().find_map(|page| page.claim(hint, ts)) {
+                return slot;
+            }
+            self.grow(pages.len());
+        }
+    }
+
+    fn grow(&self, full: usize) {
+        let mut overflow = self.overflow.write();
+        if overflow.len() == full {
+            overflow.push(Arc::new(Page::new()));
+            self.overflow_pages.store(overflow.len(), Ordering::SeqCst);
+        }
+    }
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where this thread looks for a free slot first, so that threads do not share one.
+#[cfg(not(any(shuttle, loom)))]
+fn thread_hint() -> usize {
+    use std::cell::Cell;
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! { static HINT: Cell<usize> = const { Cell::new(usize::MAX) } }
+    HINT.with(|hint| {
+        if hint.get() == usize::MAX {
+            hint.set(THREADS.fetch_add(1, Ordering::Relaxed) % PAGE_SLOTS);
+        }
+        hint.get()
+    })
+}
+
+/// A model checker runs every thread from the same start, so that a run can be repeated.
+#[cfg(any(shuttle, loom))]
+fn thread_hint() -> usize {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use isolde_types::TxnId;
+
+    use super::*;
+    use crate::status::{Exposure, Status};
+
+    fn commit(timeline: &Timeline) -> Ts {
+        let (ts, wakers) = timeline.commit_at_once(&Status::new(TxnId(1), Exposure::Exposed));
+        wakers.wake();
+        ts
+    }
+
+    #[test]
+    fn a_view_holds_the_watermark_until_it_is_dropped() {
+        let (timeline, views) = (Timeline::new(), Views::new());
+        commit(&timeline);
+        let view = views.register(&timeline);
+        commit(&timeline);
+        let live = views.live(&timeline);
+        assert_eq!((view.ts(), live.oldest(), live.upto()), (Ts(1), Ts(1), Ts(2)));
+        assert_eq!((views.oldest(), views.count()), (Some(Ts(1)), 1));
+        drop(view);
+        assert_eq!(views.live(&timeline).oldest(), Ts(2));
+        assert_eq!((views.oldest(), views.count()), (None, 0));
+    }
+
+    #[test]
+    fn any_number_of_views_can_be_open() {
+        let (timeline, views) = (Timeline::new(), Views::new());
+        let open: Vec<View> = (0..PAGE_SLOTS * 3 + 1)
+            .map(|_| {
+                commit(&timeline);
+                views.register(&timeline)
+            })
+            .collect();
+        let live = views.live(&timeline);
+        assert!(open.iter().map(View::ts).eq(live.views().iter().copied()));
+        assert_eq!(views.count(), open.len());
+        drop(open);
+        assert_eq!(views.count(), 0);
+        let _again: Vec<View> = (0..PAGE_SLOTS * 3).map(|_| views.register(&timeline)).collect();
+        assert!(views.overflow.read().len() <= 3, "freed slots are taken again");
+    }
+
+    #[test]
+    fn a_cached_list_only_keeps_too_much() {
+        let (timeline, views) = (Timeline::new(), Views::new());
+        let _open: Vec<View> = (0..PAGE_SLOTS * 2).map(|_| views.register(&timeline)).collect();
+        for _ in 0..100 {
+            let cached = views.cached_live(&timeline);
+            commit(&timeline);
+            let view = views.register(&timeline);
+            assert!(cached.oldest() == Ts::ZERO && cached.upto() <= view.ts());
+        }
+    }
+}
