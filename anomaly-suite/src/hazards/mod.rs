@@ -1,5 +1,21 @@
 //! The hazards of concurrency: each shown to happen where nothing prevents it, and resolved by the
 //! mechanism that does.
+//!
+//! | hazard | without | with |
+//! | --- | --- | --- |
+//! | race condition | read, add, write at read committed: updates are lost | atomic calls, locks, serializable |
+//! | deadlock | waiting without end in a circle | each policy of the lock manager, or a timeout |
+//! | livelock | bodies that undo each other and begin again at once | pauses, escalation, waiting |
+//! | starvation | a writer that must find no reader; a long body that must not be overtaken | queues, age, escalation |
+//!
+//! All of it runs on one thread, in an order that a fixed seed decides, and counts steps: two runs
+//! are equal.
+
+mod crew;
+mod deadlock;
+mod livelock;
+mod race;
+mod starvation;
 
 use serde_json::{Map, Value};
 
@@ -30,6 +46,10 @@ pub struct Case {
 }
 
 impl Case {
+    fn new(mechanism: &str, counts: Vec<(&'static str, u64)>, as_declared: bool) -> Case {
+        Case { mechanism: mechanism.to_owned(), counts, as_declared }
+    }
+
     /// What was counted, in words.
     #[must_use]
     pub fn measured(&self) -> String {
@@ -47,6 +67,21 @@ impl Case {
 }
 
 impl Hazards {
+    /// Runs all of them on Isolde.
+    ///
+    /// # Panics
+    /// When a database in memory cannot be opened or read.
+    #[must_use]
+    pub fn run() -> Hazards {
+        let all = || -> isolde::Result<Vec<Hazard>> {
+            let mut hazards = vec![race::run()?, deadlock::run()?];
+            hazards.extend(livelock::run()?);
+            hazards.extend(starvation::run()?);
+            Ok(hazards)
+        };
+        Hazards(all().unwrap_or_else(|error| panic!("a database in memory can be opened and read: {error}")))
+    }
+
     /// How many runs did not come out as they must.
     #[must_use]
     pub fn faults(&self) -> usize {
@@ -63,4 +98,11 @@ impl Hazards {
         };
         self.0.iter().map(hazard).collect()
     }
+}
+
+/// The seed of every random order here.
+const SEED: u64 = 0x1501de;
+
+fn random() -> crew::Order {
+    crew::Order::Random(fastrand::Rng::with_seed(SEED))
 }
