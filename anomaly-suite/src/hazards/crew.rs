@@ -53,6 +53,8 @@ pub(super) struct Job {
     /// How often it commits; a stream goes on until the crew stops.
     pub goal: u64,
     pub again: Again,
+    /// The step at which it begins first.
+    pub from: u64,
 }
 
 /// The goal of a stream.
@@ -125,6 +127,9 @@ enum State {
     /// In the middle of a body, between calls.
     Between,
     Busy(Pending),
+    /// An attempt has failed and is rolled back in a step of its own; then it begins again at this
+    /// step or later, or not at all.
+    Failed(Option<u64>),
     Done,
 }
 
@@ -221,10 +226,10 @@ impl<'d> Member<'d> {
     fn new(db: &'d Db, number: usize, job: Job) -> Self {
         Member {
             name: format!("T{}", number + 1),
+            state: State::Idle(job.from),
             job,
             tally: Tally::default(),
             retry: None,
-            state: State::Idle(0),
             calls: VecDeque::new(),
             session: None,
             age: 0,
@@ -243,7 +248,7 @@ impl<'d> Member<'d> {
     fn is_ready(&self, step: u64) -> bool {
         match self.state {
             State::Idle(from) => from <= step,
-            State::Between => true,
+            State::Between | State::Failed(_) => true,
             State::Busy(_) => self.woken.0.load(Ordering::SeqCst),
             State::Done => false,
         }
@@ -254,6 +259,7 @@ impl<'d> Member<'d> {
             State::Idle(_) => self.begin(),
             State::Between => self.next_call(),
             State::Busy(pending) => pending,
+            State::Failed(again) => return self.roll_back(again),
             State::Done => return self.state = State::Done,
         };
         self.poll(pending, step, pause);
@@ -330,7 +336,6 @@ impl<'d> Member<'d> {
 
     /// An attempt came to nothing; without an error, because a compare-and-set was refused.
     fn fail(&mut self, error: Option<Error>, step: u64, pause: impl FnOnce(u64) -> u64) {
-        self.session = None;
         self.failed += 1;
         self.tally.attempts_max = self.tally.attempts_max.max(self.failed);
         let retried = match (&mut self.retry, error) {
@@ -338,13 +343,18 @@ impl<'d> Member<'d> {
             (None, Some(error)) => error.is_retryable(),
             (_, None) => true,
         };
-        self.state = match self.job.again {
-            _ if !retried => State::Done,
-            Again::Never => State::Done,
-            Again::AtOnce | Again::Kept => State::Idle(step),
-            Again::KeptAfterPause => State::Idle(step + pause(4 << self.failed.min(6))),
-        };
-        self.tally.gave_up = matches!(self.state, State::Done);
+        self.state = State::Failed(match self.job.again {
+            _ if !retried => None,
+            Again::Never => None,
+            Again::AtOnce | Again::Kept => Some(step),
+            Again::KeptAfterPause => Some(step + pause(4 << self.failed.min(6))),
+        });
+    }
+
+    fn roll_back(&mut self, again: Option<u64>) {
+        self.session = None;
+        self.tally.gave_up = again.is_none();
+        self.state = again.map_or(State::Done, State::Idle);
     }
 
     fn time_out(&mut self) {

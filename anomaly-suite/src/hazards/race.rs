@@ -33,7 +33,7 @@ pub(super) fn run() -> isolde::Result<Hazard> {
 fn count(isolation: Isolation, mode: Mode, body: Vec<Call>) -> isolde::Result<(u64, u64, Vec<(&'static str, u64)>)> {
     let db = Db::builder().in_memory().open()?;
     db.put("n", 0_i64.to_be_bytes())?;
-    let job = Job { isolation, mode, body, goal: EACH, again: Again::AtOnce };
+    let job = Job { isolation, mode, body, goal: EACH, again: Again::AtOnce, from: 0 };
     let jobs = (0..MEMBERS).map(|_| job.clone());
     let tallies = Crew::new(&db, jobs, random()).run(Until::Done, WhenStuck::Stop);
     let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();

@@ -13,12 +13,12 @@ use isolde_types::sync::Arc;
 use isolde_types::{Key, KeyRange, LockMode, TxnId};
 
 use crate::builder::TxnBuilder;
-use crate::engine::{Begin, Core, TxnInner};
 use crate::engine::commit::Commit;
 use crate::engine::read::Intent;
 use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait};
 use crate::engine::write::{Cas, Savepoint};
+use crate::engine::{Begin, Core, TxnInner};
 use crate::error::{Error, Result};
 use crate::retry::Attempts;
 
