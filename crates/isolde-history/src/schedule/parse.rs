@@ -216,9 +216,11 @@ impl<'a> Parser<'a> {
             "hunts" => self.hunts(name, words),
             "control" => self.control(words),
             "init" => self.assignments(words, |schedule, word, key, value| {
-                let twice = schedule.initial.iter().any(|(k, _)| *k == key);
-                let error = || word.misplaced(format!("`{}` twice", word.text), "each key once");
-                if twice { Err(error()) } else { Ok(schedule.initial.push((key, bytes(value)))) }
+                if schedule.initial.iter().any(|(k, _)| *k == key) {
+                    return Err(word.misplaced(format!("`{}` twice", word.text), "each key once"));
+                }
+                schedule.initial.push((key, bytes(value)));
+                Ok(())
             }),
             "expect-final" => self.assignments(words, |schedule, _, key, value| {
                 schedule.expect_final.push((key, present(value, bytes)));
