@@ -1,6 +1,6 @@
 //! The catalogue: one schedule file per anomaly, and what the file says about it.
 //!
-//! To add an anomaly, write `anomalies/<id>.schedule` and add its line to [`FILES`]. The file is all
+//! To add an anomaly, write `anomalies/<id>.schedule` and add its line to `FILES`. The file is all
 //! there is: its title is `ID: name. One sentence.`, and its comments hold four paragraphs, which
 //! `explain` prints: *What happens*, *In real life*, *What stops it*, *Read more*.
 

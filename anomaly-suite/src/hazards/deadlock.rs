@@ -51,7 +51,7 @@ pub(super) fn run() -> isolde::Result<Hazard> {
         let count = count(deadlocks, when_stuck)?;
         with.push(Case::new(mechanism, count.counts(), none_waits(&count)));
     }
-    Ok(Hazard { name: "deadlock", without, with })
+    Ok(Hazard { name: "deadlock", program: "crosswise, ring of three, two upgrades, span against key", without, with })
 }
 
 #[derive(Default)]

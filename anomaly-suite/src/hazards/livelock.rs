@@ -30,7 +30,7 @@ fn optimistic() -> isolde::Result<Hazard> {
         let (most, counts) = storm(again, escalate_after, order)?;
         with.push(Case::new(mechanism, counts, most <= limit));
     }
-    Ok(Hazard { name: "livelock", without, with })
+    Ok(Hazard { name: "livelock", program: "six optimistic members update one key", without, with })
 }
 
 /// Everybody updates one key; says the most attempts that one commit took.
@@ -60,7 +60,7 @@ fn no_wait() -> isolde::Result<Hazard> {
         let (commits, counts) = crosswise(deadlocks, again, order)?;
         with.push(Case::new(mechanism, counts, commits == 2 * EACH));
     }
-    Ok(Hazard { name: "livelock, locks", without, with })
+    Ok(Hazard { name: "livelock", program: "two members lock two keys crosswise, again and again", without, with })
 }
 
 /// Two members lock two keys crosswise, again and again, for at most 2,000 steps.

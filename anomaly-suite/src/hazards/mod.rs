@@ -26,8 +26,10 @@ pub struct Hazards(pub Vec<Hazard>);
 /// One hazard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hazard {
-    /// Its name.
+    /// Its name; a hazard with two programs is there twice.
     pub name: &'static str,
+    /// What runs.
+    pub program: &'static str,
     /// What happens where nothing prevents it.
     pub without: Case,
     /// What happens with each mechanism that resolves it.
@@ -94,7 +96,7 @@ impl Hazards {
     pub fn to_json(&self) -> Vec<Value> {
         let hazard = |hazard: &Hazard| {
             let with: Vec<Value> = hazard.with.iter().map(Case::to_json).collect();
-            serde_json::json!({"hazard": hazard.name, "without": hazard.without.to_json(), "with": with})
+            serde_json::json!({"hazard": hazard.name, "program": hazard.program, "without": hazard.without.to_json(), "with": with})
         };
         self.0.iter().map(hazard).collect()
     }

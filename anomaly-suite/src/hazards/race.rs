@@ -26,7 +26,7 @@ pub(super) fn run() -> isolde::Result<Hazard> {
         let (committed, lost, counts) = count(isolation, mode, body)?;
         with.push(Case::new(mechanism, counts, committed == MEMBERS * EACH && lost == 0));
     }
-    Ok(Hazard { name: "race condition", without, with })
+    Ok(Hazard { name: "race condition", program: "four members add one to a counter", without, with })
 }
 
 /// Runs the members; says how many updates were committed, and how many of them are not in the sum.

@@ -22,7 +22,7 @@ fn writer() -> isolde::Result<Hazard> {
     // In front of the writer stand at most the readers that had the key when it came.
     let fair = tally.commits == 1 && tally.attempts == 1 && tally.wait_max < 20 * READERS;
     let with = vec![Case::new("a queue in the order of arrival", counts, fair)];
-    Ok(Hazard { name: "starvation, writer", without, with })
+    Ok(Hazard { name: "starvation", program: "a writer under a stream of readers", without, with })
 }
 
 const READERS: u64 = 8;
@@ -41,7 +41,7 @@ fn among_readers(deadlocks: Deadlocks) -> isolde::Result<(Tally, Vec<(&'static s
     let reader = job(vec![Call::Get("x"), Call::Get("y"), Call::Get("z"), Call::Get("y"), Call::Get("z")], FOR_EVER, 0);
     let readers = (0..READERS).map(|_| reader.clone());
     let jobs = readers.chain([job(vec![Call::Put("x")], 1, 100)]);
-    count(&db, jobs, "longest wait", |tally| tally.wait_max)
+    count(&db, jobs)
 }
 
 fn long() -> isolde::Result<Hazard> {
@@ -56,7 +56,7 @@ fn long() -> isolde::Result<Hazard> {
         let (tally, counts) = among_short_ones(mode, Again::Kept, escalate_after)?;
         with.push(Case::new(mechanism, counts, tally.commits == 1 && tally.attempts <= limit));
     }
-    Ok(Hazard { name: "starvation, long", without, with })
+    Ok(Hazard { name: "starvation", program: "a long transaction against a stream of short ones", without, with })
 }
 
 /// One that reads many keys and writes one, among many that update one key each.
@@ -73,18 +73,14 @@ fn among_short_ones(
         |key| Job { isolation, mode, body: vec![Call::Get(key), Call::PutNext(key)], goal: FOR_EVER, again, from: 0 };
     let body = KEYS.into_iter().map(Call::Get).chain([Call::PutNext("f")]).collect();
     let jobs = KEYS.into_iter().map(short).chain([Job { isolation, mode, body, goal: 1, again, from: 100 }]);
-    count(&db, jobs, "attempts", |tally| tally.attempts)
+    count(&db, jobs)
 }
 
 /// Runs until the last member has committed or the steps are over.
-fn count(
-    db: &Db,
-    jobs: impl Iterator<Item = Job>,
-    what: &'static str,
-    of: fn(&Tally) -> u64,
-) -> isolde::Result<(Tally, Vec<(&'static str, u64)>)> {
+fn count(db: &Db, jobs: impl Iterator<Item = Job>) -> isolde::Result<(Tally, Vec<(&'static str, u64)>)> {
     let mut tallies = Crew::new(db, jobs, random()).run(Until::Steps(STEPS), WhenStuck::Stop);
     let tally = tallies.pop().unwrap_or_default();
     let others = tallies.iter().map(|other| other.commits).sum();
-    Ok((tally, vec![("commits", tally.commits), (what, of(&tally)), ("others", others)]))
+    let Tally { commits, attempts, wait_max, .. } = tally;
+    Ok((tally, vec![("commits", commits), ("attempts", attempts), ("waited", wait_max), ("others", others)]))
 }

@@ -11,7 +11,6 @@ use crate::verdict::Outcome;
 
 const ID: usize = 15;
 const CELL: usize = 4;
-const HAZARD: usize = 20;
 
 /// The matrix.
 #[must_use]
@@ -138,13 +137,12 @@ fn hazard_rows(hazards: &Hazards, style: Style) -> String {
 }
 
 fn hazard_row(hazard: &Hazard, style: Style) -> String {
-    let mut text = String::new();
+    let mut text = format!("{}{}\n", pad(hazard.name, ID), style.paint(hazard.program, Tone::Faint));
     let first = std::iter::once((&hazard.without, Tone::Bad, style.possible()));
     let rest = hazard.with.iter().map(|case| (case, Tone::Good, style.prevented()));
-    for (row, (case, tone, glyph)) in first.chain(rest).enumerate() {
+    for (case, tone, glyph) in first.chain(rest) {
         let glyph = if case.as_declared { style.paint(glyph, tone) } else { style.paint("!", Tone::Odd) };
-        let name = if row == 0 { hazard.name } else { "" };
-        let _ = writeln!(text, "{}{glyph} {}{}", pad(name, HAZARD), pad(&case.mechanism, 39), case.measured());
+        let _ = writeln!(text, "{}{glyph} {}{}", pad("", ID), pad(&case.mechanism, 39), case.measured());
     }
     text
 }

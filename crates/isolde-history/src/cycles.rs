@@ -46,8 +46,11 @@ pub(crate) struct Found {
     pub hops: Vec<Kinds>,
 }
 
+/// What a class makes of the hops of a cycle, if it is one of that class.
+type Class = fn(&[Kinds]) -> Option<Vec<Kinds>>;
+
 /// The classes of cycles, each with what its hops must be.
-const CLASSES: [(Anomaly, fn(&[Kinds]) -> Option<Vec<Kinds>>); 8] = [
+const CLASSES: [(Anomaly, Class); 8] = [
     (Anomaly::DirtyWrite, |hops| all(hops, WW)),
     (Anomaly::CircularFlow, circular),
     (Anomaly::ReadSkewItem, |hops| single(hops, ITEM)),

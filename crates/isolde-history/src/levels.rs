@@ -49,13 +49,16 @@ pub(crate) fn snapshots(resolved: &Resolved) -> Vec<Violation> {
     violations
 }
 
+/// A time, and the key that shows it.
+type Bound = (Ts, Key);
+
 /// Between which times the snapshot of a transaction must lie, by what it read.
 #[derive(Default)]
 struct Bounds {
     /// At or after this, because of that key.
-    low: Option<(Ts, Key)>,
+    low: Option<Bound>,
     /// Before this, because of that key.
-    high: Option<(Ts, Key)>,
+    high: Option<Bound>,
 }
 
 impl Bounds {
@@ -78,7 +81,7 @@ impl Bounds {
         bounds
     }
 
-    fn contradiction(&self) -> Option<(&(Ts, Key), &(Ts, Key))> {
+    fn contradiction(&self) -> Option<(&Bound, &Bound)> {
         let (low, high) = (self.low.as_ref()?, self.high.as_ref()?);
         (low.0 >= high.0).then_some((low, high))
     }

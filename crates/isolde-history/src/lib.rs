@@ -2,7 +2,7 @@
 //!
 //! This crate knows nothing of the engine. A [`History`] says what each transaction read (and which
 //! version of it), scanned, wrote, and how it ended; whoever can produce one, any database, can be
-//! judged: [`check`] searches it for anomalies and explains each by its smallest cycle, and
+//! judged: [`check()`] searches it for anomalies and explains each by its smallest cycle, and
 //! [`oracle`] believes no version and looks for a serial order that explains the values. A
 //! [`schedule`] is the script of a history, and its driver runs it against a database by polling.
 

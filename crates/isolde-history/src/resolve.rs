@@ -252,7 +252,7 @@ impl Resolved {
 
     fn resolve_reads(&mut self, history: &History, numbers: &HashMap<TxnKey, usize>) {
         // Own writes so far: the number of the last one of each key, and whether it is blind.
-        let mut own: HashMap<(usize, Key), Vec<(u32, bool, Option<Bytes>)>> = HashMap::new();
+        let mut own = OwnWrites::new();
         for (at, event) in history.events.iter().enumerate() {
             let Some(&number) = numbers.get(&event.txn()) else { continue };
             match event {
@@ -309,7 +309,7 @@ impl Resolved {
         span: &Span,
         rows: &[crate::model::Row],
         as_of: Option<Ts>,
-        own: &HashMap<(usize, Key), Vec<(u32, bool, Option<Bytes>)>>,
+        own: &OwnWrites,
     ) -> Vec<ReadRec> {
         if span.is_empty() {
             return Vec::new();
@@ -397,7 +397,7 @@ impl Resolved {
             self.complaints.push(format!("event {at}: nobody wrote what was read of {key:?}"));
             return self.unwritten(key);
         };
-        let last = self.txns[writer].writes.iter().filter(|write| !write.undone && write.key == *key).next_back();
+        let last = self.txns[writer].writes.iter().rfind(|write| !write.undone && write.key == *key);
         match self.txns[writer].outcome {
             Outcome::Committed if write.undone => Seen::Aborted(writer),
             Outcome::Committed if last.is_some_and(|last| last.seq == seq) => {
@@ -449,6 +449,9 @@ impl Resolved {
         }
     }
 }
+
+/// The writes of each transaction so far, by key: number, whether it is blind, value.
+type OwnWrites = HashMap<(usize, Key), Vec<(u32, bool, Option<Bytes>)>>;
 
 /// A value for people.
 pub(crate) fn shown(value: Option<&Bytes>) -> String {

@@ -317,10 +317,10 @@ impl<H: Handle> LockManager<H> {
             return Poll::Ready(Err(error));
         }
         let mut graph = self.graph.lock();
-        if let Locked::Key(handle) = &request.locked {
-            if let Err(error) = self.inflate(&mut graph, handle) {
-                return Poll::Ready(Err(error));
-            }
+        if let Locked::Key(handle) = &request.locked
+            && let Err(error) = self.inflate(&mut graph, handle)
+        {
+            return Poll::Ready(Err(error));
         }
         self.know(&mut graph, owner);
         if owner.ended.load(SeqCst) {

@@ -16,6 +16,7 @@ mod imp {
 }
 
 #[cfg(any(shuttle, loom))]
+#[allow(missing_docs, reason = "the interface is parking_lot's")]
 mod imp {
     #[cfg(loom)]
     use loom as backend;

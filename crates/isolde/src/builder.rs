@@ -15,7 +15,7 @@ use crate::engine::write_set::MergeOperator;
 use crate::engine::{Begin, Core, TxnInner};
 use crate::error::{Error, Redact, Result};
 use crate::isolation::Access;
-use crate::retry::{RetryEvent, RetryPolicy};
+use crate::retry::{RetryEvent, RetryHook, RetryPolicy};
 use crate::txn::Txn;
 
 /// Options of a database; see each method for its default.
@@ -42,7 +42,7 @@ pub struct Builder {
     deadlocks: Deadlocks,
     retry: RetryPolicy,
     merge_operators: HashMap<Arc<str>, MergeOperator>,
-    on_retry: Option<Arc<dyn Fn(&RetryEvent<'_>) + Send + Sync>>,
+    on_retry: Option<RetryHook>,
     limits: Limits,
     redact: Redact,
     clock: Option<Arc<dyn Clock>>,

@@ -13,6 +13,7 @@ use crate::engine::{Begin, Core};
 use crate::error::{Error, Result, RetriesExhausted};
 use crate::isolation::escalated;
 use isolde_types::Mode;
+use isolde_types::sync::Arc;
 
 /// How often, and at what pace, a body is run again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +92,9 @@ pub struct RetryEvent<'a> {
     /// Whether the next attempt runs in pessimistic mode because optimism lost too often.
     pub escalated: bool,
 }
+
+/// Is told before a body runs again.
+pub(crate) type RetryHook = Arc<dyn Fn(&RetryEvent<'_>) + Send + Sync>;
 
 /// The attempts of one body.
 pub(crate) struct Attempts {

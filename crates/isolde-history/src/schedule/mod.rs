@@ -21,7 +21,7 @@
 //! | `parse` | text to [`Schedule`], with errors that name line, column, found and expected |
 //! | [`database`] | the trait that a database implements, and what a session may answer |
 //! | [`driver`] | steps issued to transactions that may block: who waits, who resumes, in which order |
-//! | [`replay`] | the rules of *this* notation on top of the driver: file order, unwritten `begin` and `commit` |
+//! | [`replay()`] | the rules of *this* notation on top of the driver: file order, unwritten `begin` and `commit` |
 //!
 //! The driver knows no order of its own, so that something else (an explorer of all interleavings)
 //! can choose the next step.
@@ -34,6 +34,8 @@ pub mod replay;
 
 pub use database::{Begin, Database, Failure, FailureClass, Output, Swap};
 pub use driver::{Driver, StepOutcome, StepReport, TxnOutcome, TxnReport};
-pub use notation::{Action, BeginWords, Expectation, Hunt, Operation, Place, Schedule, Step, Value};
+pub use notation::{
+    Action, BeginWords, Expectation, Hunt, Operation, Place, Schedule, ShownWithoutControl, Step, Value,
+};
 pub use parse::NotationError;
 pub use replay::{Replay, ReplayError, Setting, replay};

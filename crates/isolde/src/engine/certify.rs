@@ -4,7 +4,8 @@
 //! installed its versions before it took it, so they are found here; whoever has none yet will get a
 //! larger one, so a lock that it holds is no conflict. For each key: the newest version below the
 //! commit timestamp, other than this transaction's own, must be at or below the state that was read.
-//! For each span: no key in it may have a version after that state, tombstones included.
+//! For each span: no key in it may have a version after that state, tombstones included. So all reads
+//! of a serializable transaction that wrote are current at its commit_ts (I9).
 //!
 //! ```text
 //!   T1 read x as of @4 and orders itself @7:

@@ -13,7 +13,7 @@ use super::registry::{RecentCommits, Registry};
 use super::tap::Tap;
 use super::write_set::MergeOperator;
 use crate::error::{Error, Redact, Result, TooLarge};
-use crate::retry::{RetryEvent, RetryPolicy};
+use crate::retry::{RetryHook, RetryPolicy};
 
 /// Every this many commits, a committer does some collection on the side.
 const SWEEP_EVERY: u64 = 16;
@@ -54,7 +54,7 @@ pub(crate) struct Config {
     pub keep_age: bool,
     pub retry: RetryPolicy,
     pub merge_operators: HashMap<Arc<str>, MergeOperator>,
-    pub on_retry: Option<Arc<dyn Fn(&RetryEvent<'_>) + Send + Sync>>,
+    pub on_retry: Option<RetryHook>,
     pub limits: Limits,
     pub redact: Redact,
     pub clock: Arc<dyn Clock>,

@@ -299,7 +299,7 @@ impl TxnInner {
         self.perform(self.gate.wound());
     }
 
-    /// Undoes everything: versions, then locks, then the view. Runs once, with nobody inside.
+    /// Undoes everything: versions, then locks, then the view (I8). Runs once, with nobody inside.
     fn clean_up(&self) {
         let (owner, placeholders) = {
             let mut body = self.body.lock();
