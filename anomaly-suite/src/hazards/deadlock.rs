@@ -10,7 +10,7 @@
 use isolde::{Db, Deadlocks, Isolation, Mode, Victim};
 
 use super::crew::{Again, Call, Crew, Job, Order, Tally, Until, WhenStuck};
-use super::{Case, Hazard};
+use super::{Case, Counts, Hazard};
 
 /// What each transaction of a shape does, in turn.
 fn shapes() -> [Vec<Vec<Call>>; 4] {
@@ -62,7 +62,7 @@ struct Count {
 }
 
 impl Count {
-    fn counts(&self) -> Vec<(&'static str, u64)> {
+    fn counts(&self) -> Counts {
         vec![("committed", self.committed), ("victims", self.victims), ("stuck", self.waiting)]
     }
 }

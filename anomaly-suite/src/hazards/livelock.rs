@@ -8,7 +8,7 @@
 use isolde::{Db, Deadlocks, Isolation, Mode, RetryPolicy, Victim};
 
 use super::crew::{Again, Call, Crew, Job, Order, Tally, Until, WhenStuck};
-use super::{Case, Hazard, random};
+use super::{Case, Counts, Hazard, random};
 
 pub(super) fn run() -> isolde::Result<Vec<Hazard>> {
     Ok(vec![optimistic()?, no_wait()?])
@@ -34,7 +34,7 @@ fn optimistic() -> isolde::Result<Hazard> {
 }
 
 /// Everybody updates one key; says the most attempts that one commit took.
-fn storm(again: Again, escalate_after: u32, order: Order) -> isolde::Result<(u64, Vec<(&'static str, u64)>)> {
+fn storm(again: Again, escalate_after: u32, order: Order) -> isolde::Result<(u64, Counts)> {
     let retry = RetryPolicy::default().with_max_attempts(u32::MAX).with_escalate_after(escalate_after);
     let db = Db::builder().in_memory().retry(retry).open()?;
     let (isolation, mode) = (Isolation::Serializable, Mode::Optimistic);
@@ -64,7 +64,7 @@ fn no_wait() -> isolde::Result<Hazard> {
 }
 
 /// Two members lock two keys crosswise, again and again, for at most 2,000 steps.
-fn crosswise(deadlocks: Deadlocks, again: Again, order: Order) -> isolde::Result<(u64, Vec<(&'static str, u64)>)> {
+fn crosswise(deadlocks: Deadlocks, again: Again, order: Order) -> isolde::Result<(u64, Counts)> {
     let retry = RetryPolicy::default().with_max_attempts(u32::MAX);
     let db = Db::builder().in_memory().deadlocks(deadlocks).retry(retry).open()?;
     let (isolation, mode) = (Isolation::Serializable, Mode::Pessimistic);

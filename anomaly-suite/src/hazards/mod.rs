@@ -36,19 +36,22 @@ pub struct Hazard {
     pub with: Vec<Case>,
 }
 
+/// What was counted, in order: name and number.
+pub type Counts = Vec<(&'static str, u64)>;
+
 /// One run of a hazard's program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Case {
     /// What is in force.
     pub mechanism: String,
     /// What was counted, in order.
-    pub counts: Vec<(&'static str, u64)>,
+    pub counts: Counts,
     /// Whether it came out as it must: the hazard shown, or resolved.
     pub as_declared: bool,
 }
 
 impl Case {
-    fn new(mechanism: &str, counts: Vec<(&'static str, u64)>, as_declared: bool) -> Case {
+    fn new(mechanism: &str, counts: Counts, as_declared: bool) -> Case {
         Case { mechanism: mechanism.to_owned(), counts, as_declared }
     }
 

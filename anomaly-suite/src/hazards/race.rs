@@ -3,7 +3,7 @@
 use isolde::{Db, Isolation, Mode};
 
 use super::crew::{Again, Call, Crew, Job, Tally, Until, WhenStuck, number};
-use super::{Case, Hazard, random};
+use super::{Case, Counts, Hazard, random};
 
 const MEMBERS: u64 = 4;
 const EACH: u64 = 25;
@@ -30,7 +30,7 @@ pub(super) fn run() -> isolde::Result<Hazard> {
 }
 
 /// Runs the members; says how many updates were committed, and how many of them are not in the sum.
-fn count(isolation: Isolation, mode: Mode, body: Vec<Call>) -> isolde::Result<(u64, u64, Vec<(&'static str, u64)>)> {
+fn count(isolation: Isolation, mode: Mode, body: Vec<Call>) -> isolde::Result<(u64, u64, Counts)> {
     let db = Db::builder().in_memory().open()?;
     db.put("n", 0_i64.to_be_bytes())?;
     let job = Job { isolation, mode, body, goal: EACH, again: Again::AtOnce, from: 0 };

@@ -6,7 +6,7 @@
 use isolde::{Db, Deadlocks, Isolation, Mode, RetryPolicy};
 
 use super::crew::{Again, Call, Crew, FOR_EVER, Job, Tally, Until, WhenStuck};
-use super::{Case, Hazard, random};
+use super::{Case, Counts, Hazard, random};
 
 const STEPS: u64 = 5_000;
 
@@ -28,7 +28,7 @@ fn writer() -> isolde::Result<Hazard> {
 const READERS: u64 = 8;
 
 /// One writer among readers whose transactions overlap.
-fn among_readers(deadlocks: Deadlocks) -> isolde::Result<(Tally, Vec<(&'static str, u64)>)> {
+fn among_readers(deadlocks: Deadlocks) -> isolde::Result<(Tally, Counts)> {
     let db = Db::builder().in_memory().deadlocks(deadlocks).open()?;
     let job = |body, goal, from| Job {
         isolation: Isolation::Serializable,
@@ -60,11 +60,7 @@ fn long() -> isolde::Result<Hazard> {
 }
 
 /// One that reads many keys and writes one, among many that update one key each.
-fn among_short_ones(
-    mode: Mode,
-    again: Again,
-    escalate_after: u32,
-) -> isolde::Result<(Tally, Vec<(&'static str, u64)>)> {
+fn among_short_ones(mode: Mode, again: Again, escalate_after: u32) -> isolde::Result<(Tally, Counts)> {
     const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let retry = RetryPolicy::default().with_max_attempts(u32::MAX).with_escalate_after(escalate_after);
     let db = Db::builder().in_memory().retry(retry).open()?;
@@ -77,7 +73,7 @@ fn among_short_ones(
 }
 
 /// Runs until the last member has committed or the steps are over.
-fn count(db: &Db, jobs: impl Iterator<Item = Job>) -> isolde::Result<(Tally, Vec<(&'static str, u64)>)> {
+fn count(db: &Db, jobs: impl Iterator<Item = Job>) -> isolde::Result<(Tally, Counts)> {
     let mut tallies = Crew::new(db, jobs, random()).run(Until::Steps(STEPS), WhenStuck::Stop);
     let tally = tallies.pop().unwrap_or_default();
     let others = tallies.iter().map(|other| other.commits).sum();

@@ -142,7 +142,7 @@ fn hazard_row(hazard: &Hazard, style: Style) -> String {
     let rest = hazard.with.iter().map(|case| (case, Tone::Good, style.prevented()));
     for (case, tone, glyph) in first.chain(rest) {
         let glyph = if case.as_declared { style.paint(glyph, tone) } else { style.paint("!", Tone::Odd) };
-        let _ = writeln!(text, "{}{glyph} {}{}", pad("", ID), pad(&case.mechanism, 39), case.measured());
+        let _ = writeln!(text, "{}{glyph} {}{}", pad("", ID), pad(&case.mechanism, 38), case.measured());
     }
     text
 }
