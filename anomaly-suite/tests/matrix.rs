@@ -106,3 +106,14 @@ fn the_matrix_of_the_readme_is_current() {
     let regenerate = markdown::REGENERATE;
     assert_eq!(markdown::block(readme), Some(current.trim()), "not current: run {regenerate}");
 }
+
+/// What a level and mode say of themselves holds in every cell.
+#[test]
+fn what_is_guaranteed_is_never_shown() {
+    for cell in &run().cells {
+        let forbidden = cell.setting.isolation.guarantees(cell.setting.mode).forbidden;
+        for shown in &cell.trial.as_ref().unwrap().evidence.shown {
+            assert!(!forbidden.contains(&shown.anomaly), "{} at {:?}: {}", cell.entry.id, cell.setting, shown.words);
+        }
+    }
+}

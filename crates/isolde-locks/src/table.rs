@@ -544,11 +544,20 @@ impl Table {
     /// A transaction got something, or more of it. Whoever waits for it may do so in a circle now, if
     /// it waits for something else itself.
     fn after_grant(&mut self, txn: TxnId, target: &Target, mode: LockMode) -> Effects {
-        match self.policy {
+        let effects = self.pump_own(txn);
+        effects.and(match self.policy {
             Deadlocks::WoundWait | Deadlocks::WaitDie => self.passed(txn, target, mode).and(self.break_cycles(txn)),
             Deadlocks::Detect { .. } => self.break_cycles(txn),
             Deadlocks::NoWait | Deadlocks::TimeoutOnly => Effects::default(),
-        }
+        })
+    }
+
+    /// What a transaction got may let its other waits through: it no longer waits for those who now
+    /// wait for it.
+    fn pump_own(&mut self, txn: TxnId) -> Effects {
+        let waits = self.txns.get(&txn).map(|entry| entry.waits.clone()).unwrap_or_default();
+        let targets = waits.iter().filter_map(|ticket| Some(self.requests.get(ticket)?.target.clone())).collect();
+        self.pump_all(targets)
     }
 
     // --- the age policies --------------------------------------------------------------------------

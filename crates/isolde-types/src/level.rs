@@ -87,6 +87,73 @@ impl Isolation {
     }
 }
 
+/// What a level promises in one mode: what its definition forbids, and what the way in which the mode
+/// keeps it forbids besides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Guarantees {
+    /// The anomalies that cannot happen to such a transaction, whatever the others run at.
+    pub forbidden: &'static [Anomaly],
+}
+
+impl Guarantees {
+    /// Whether all that a level's definition forbids is forbidden.
+    ///
+    /// ```
+    /// use isolde_types::{Isolation, Mode};
+    /// let optimistic = Isolation::RepeatableRead.guarantees(Mode::Optimistic);
+    /// assert!(optimistic.keep(Isolation::Snapshot), "it reads one snapshot");
+    /// assert!(!Isolation::RepeatableRead.guarantees(Mode::Pessimistic).keep(Isolation::Snapshot));
+    /// ```
+    #[must_use]
+    pub fn keep(&self, isolation: Isolation) -> bool {
+        isolation.forbids().iter().all(|anomaly| self.forbidden.contains(anomaly))
+    }
+}
+
+impl Isolation {
+    /// What this level promises in a mode. Where the mode is stronger than the level asks, this says so:
+    /// pessimistic repeatable read and read committed let no observed transaction vanish, optimistic
+    /// repeatable read also keeps all that snapshot promises.
+    ///
+    /// Between two optimistic transactions a dirty read cannot happen even at read uncommitted; it is
+    /// not promised, because an optimistic transaction may read what a pessimistic one has in flight.
+    #[must_use]
+    pub const fn guarantees(self, mode: Mode) -> Guarantees {
+        use Anomaly::*;
+        let forbidden: &'static [Anomaly] = match (self, mode) {
+            (Isolation::ReadCommitted, _) => {
+                &[DirtyWrite, AbortedRead, IntermediateRead, CircularFlow, TransactionVanishes, Internal]
+            }
+            (Isolation::RepeatableRead, Mode::Pessimistic) => &[
+                DirtyWrite,
+                AbortedRead,
+                IntermediateRead,
+                CircularFlow,
+                TransactionVanishes,
+                ReadSkewItem,
+                LostUpdate,
+                WriteSkew,
+                Internal,
+            ],
+            (Isolation::RepeatableRead, Mode::Optimistic) => &[
+                DirtyWrite,
+                AbortedRead,
+                IntermediateRead,
+                CircularFlow,
+                TransactionVanishes,
+                ReadSkewItem,
+                ReadSkew,
+                LostUpdate,
+                LongFork,
+                WriteSkew,
+                Internal,
+            ],
+            (Isolation::ReadUncommitted | Isolation::Snapshot | Isolation::Serializable, _) => self.forbids(),
+        };
+        Guarantees { forbidden }
+    }
+}
+
 /// How a level is kept: by locks as operations run, or by certification at commit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Mode {
@@ -163,6 +230,13 @@ impl FromStr for Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mode_never_promises_less_than_its_level() {
+        for level in Isolation::ALL {
+            assert!(Mode::ALL.iter().all(|mode| level.guarantees(*mode).keep(level)), "{level}");
+        }
+    }
 
     #[test]
     fn names_parse_back() {

@@ -21,5 +21,5 @@ pub use anomaly::Anomaly;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use ids::{Ts, TxnId};
 pub use key::{Key, KeyRange, Span, escape_key, prefix};
-pub use level::{Isolation, Mode, ParseLevelError};
+pub use level::{Guarantees, Isolation, Mode, ParseLevelError};
 pub use lock::{LockMode, RecordCell};

@@ -68,7 +68,8 @@ pub use error::{
 };
 pub use isolde_locks::{DeadlockReport, Deadlocks, LockView, Victim, WaitsForView};
 pub use isolde_types::{
-    Anomaly, Clock, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, Span, SystemClock, Ts, TxnId, prefix,
+    Anomaly, Clock, Guarantees, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, Span, SystemClock, Ts, TxnId,
+    prefix,
 };
 #[cfg(feature = "record")]
 pub use recorder::Recorder;
