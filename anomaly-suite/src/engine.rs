@@ -4,6 +4,7 @@
 //! else; the [`Database`] that it returns is driven by polling. To add a database, implement both.
 
 use isolde_history::schedule::{Database, Schedule};
+use isolde_types::{Anomaly, Isolation};
 
 use crate::control::Uncontrolled;
 
@@ -14,6 +15,11 @@ pub trait Engine: Sync {
 
     /// Its version.
     fn version(&self) -> &'static str;
+
+    /// What its level of this name forbids.
+    fn forbids(&self, isolation: Isolation) -> &'static [Anomaly] {
+        isolation.forbids()
+    }
 
     /// A fresh database that holds the initial state of a schedule.
     fn open(&self, schedule: &Schedule) -> Box<dyn Database>;
@@ -30,6 +36,10 @@ impl Engine for Control {
 
     fn version(&self) -> &'static str {
         env!("CARGO_PKG_VERSION")
+    }
+
+    fn forbids(&self, _: Isolation) -> &'static [Anomaly] {
+        &[]
     }
 
     fn open(&self, schedule: &Schedule) -> Box<dyn Database> {

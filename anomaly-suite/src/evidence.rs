@@ -51,6 +51,7 @@ impl Evidence {
     pub fn of(replay: &Replay) -> Evidence {
         let report = check(&replay.history);
         let mut complaints = report.complaints.clone();
+        complaints.extend(replay.complaints.iter().cloned());
         if report.is_serializable() {
             complaints.extend(contradiction(replay));
         }

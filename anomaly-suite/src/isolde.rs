@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use isolde::step::{Op, Session};
-use isolde::{Cas, Db, Error, ErrorKind, LockMode, Recorder, Savepoint};
+use isolde::{Cas, Db, Error, ErrorKind, LockMode, Recorder, Savepoint, TxnId};
 use isolde_history::model::{Event, History};
 use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Swap};
 use isolde_types::Key;
@@ -45,6 +45,8 @@ struct Polled {
     sessions: HashMap<usize, Session>,
     running: HashMap<usize, Running>,
     savepoints: HashMap<(usize, String), Savepoint>,
+    /// Who each transaction is to the database; known beyond its session, which a commit consumes.
+    ids: HashMap<usize, TxnId>,
 }
 
 /// A database for schedules: with their merge operators, over encoded values.
@@ -65,8 +67,8 @@ impl Polled {
         let db = open()?;
         db.transact(|txn| schedule.initial.iter().try_for_each(|(key, value)| txn.put_bytes(key, encode(value))))?;
         let recorder = Some(db.recorder()?);
-        let (sessions, running, savepoints) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Ok(Polled { db, recorder, sessions, running, savepoints })
+        let (sessions, running) = (HashMap::new(), HashMap::new());
+        Ok(Polled { db, recorder, sessions, running, savepoints: HashMap::new(), ids: HashMap::new() })
     }
 
     fn run(&mut self, txn: usize, operation: &Operation<Bytes>) -> Running {
@@ -133,7 +135,9 @@ impl Database for Polled {
         let builder = if begin.read_only { builder.read_only() } else { builder };
         match Session::begin(builder).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(session) => {
-                self.sessions.insert(txn, session.map_err(|error| failure(&error, Ends::Always))?);
+                let session = session.map_err(|error| failure(&error, Ends::Always))?;
+                self.ids.insert(txn, session.id());
+                self.sessions.insert(txn, session);
                 Ok(())
             }
             Poll::Pending => Err(refused("a begin waits")),
@@ -156,7 +160,7 @@ impl Database for Polled {
     }
 
     fn waits_for(&mut self, txn: usize) -> Option<String> {
-        let id = self.sessions.get(&txn)?.id();
+        let id = *self.ids.get(&txn)?;
         let waits = self.db.waits_for();
         let row = waits.rows.iter().find(|row| row.waiter == id)?;
         let who = row.blocker.label.as_deref()?;
@@ -175,6 +179,10 @@ impl Database for Polled {
     fn final_state(&mut self) -> BTreeMap<Key, Bytes> {
         let rows = self.db.snapshot().map(|snapshot| snapshot.scan(..).filter_map(Result::ok).collect::<Vec<_>>());
         rows.unwrap_or_default().into_iter().map(|(key, value)| (key, decode(&value))).collect()
+    }
+
+    fn complaints(&mut self) -> Vec<String> {
+        self.db.check().err().into_iter().collect()
     }
 }
 

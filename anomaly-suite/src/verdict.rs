@@ -7,7 +7,7 @@
 use std::fmt;
 
 use isolde_history::schedule::{Hunt, Replay, ReplayError, Schedule, Setting, StepOutcome, replay};
-use isolde_types::{Anomaly, Isolation};
+use isolde_types::Anomaly;
 
 use crate::engine::Engine;
 use crate::evidence::{Evidence, Shown};
@@ -162,7 +162,7 @@ pub fn trial(engine: &dyn Engine, schedule: &Schedule, setting: Setting) -> Resu
     let evidence = Evidence::of(&replay);
     let unmet = unmet(schedule, &replay);
     let outcome = schedule.hunts.map(|hunt| outcome(hunt, &replay, &evidence, &unmet));
-    let permitted = schedule.hunts.is_some_and(|hunt| permits(setting.isolation, hunt, schedule));
+    let permitted = schedule.hunts.is_some_and(|hunt| permits(engine.forbids(setting.isolation), hunt, schedule));
     Ok(Trial { setting, replay, evidence, unmet, outcome, permitted })
 }
 
@@ -197,13 +197,17 @@ fn is_hunted(hunt: Hunt, found: Anomaly) -> bool {
     }
 }
 
-/// Whether a level allows what is hunted. Without a scan there is no predicate, so G-single can only
-/// be on items there. No level may leave another final state than the schedule proves.
-fn permits(isolation: Isolation, hunt: Hunt, schedule: &Schedule) -> bool {
+/// Whether a level that forbids these allows what is hunted. Without a scan there is no predicate: then
+/// G-single can only be on items, and a long fork is a G2-item. No level may leave another final state
+/// than the schedule proves, unless it promises nothing at all.
+pub(crate) fn permits(forbidden: &[Anomaly], hunt: Hunt, schedule: &Schedule) -> bool {
+    let forbids = |anomaly| forbidden.contains(&anomaly);
+    let on_items = !schedule.scans();
     match hunt {
-        Hunt::Anomaly(Anomaly::ReadSkew) if !schedule.scans() => !isolation.forbids().contains(&Anomaly::ReadSkewItem),
-        Hunt::Anomaly(anomaly) => !isolation.forbids().contains(&anomaly),
-        Hunt::FinalState => false,
+        Hunt::Anomaly(Anomaly::ReadSkew) if on_items => !forbids(Anomaly::ReadSkewItem),
+        Hunt::Anomaly(Anomaly::LongFork) if on_items => !forbids(Anomaly::LongFork) && !forbids(Anomaly::WriteSkew),
+        Hunt::Anomaly(anomaly) => !forbids(anomaly),
+        Hunt::FinalState => forbidden.is_empty(),
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use isolde_history::schedule::Hunt;
-use isolde_types::{Anomaly, Isolation};
+use isolde_types::Isolation;
 
 use super::{Style, Tone, modes, pad, short, spoken, wrap};
 use crate::catalogue::{self, Entry};
 use crate::suite::Report;
-use crate::verdict::Outcome;
+use crate::verdict::{Outcome, permits};
 
 /// What an anomaly is, when it happens, what stops it, and its schedule. `report` is the anomaly at
 /// every level and mode.
@@ -46,12 +45,9 @@ fn forbidden_by(entry: &Entry) -> String {
 
 /// The levels whose definition forbids what an anomaly's schedule hunts.
 fn forbidding(entry: &Entry) -> Vec<Isolation> {
-    let class = match entry.schedule.hunts {
-        None | Some(Hunt::FinalState) => return Isolation::ALL.to_vec(),
-        Some(Hunt::Anomaly(Anomaly::ReadSkew)) if !entry.schedule.scans() => Anomaly::ReadSkewItem,
-        Some(Hunt::Anomaly(anomaly)) => anomaly,
-    };
-    Isolation::ALL.into_iter().filter(|level| level.forbids().contains(&class)).collect()
+    let hunt = entry.schedule.hunts;
+    let permits = |level: &Isolation| hunt.is_some_and(|hunt| permits(level.forbids(), hunt, &entry.schedule));
+    Isolation::ALL.into_iter().filter(|level| !permits(level)).collect()
 }
 
 /// One anomaly at every level and mode, as a small table.
@@ -78,7 +74,7 @@ pub(super) fn row(report: &Report, style: Style) -> String {
     text
 }
 
-/// Every anomaly on one line: id, name, the levels that forbid it, another name.
+/// Every anomaly on one line: id, name, the levels that forbid it, other names.
 #[must_use]
 pub fn list(style: Style) -> String {
     let mut text = String::new();
@@ -90,7 +86,7 @@ pub fn list(style: Style) -> String {
             5 => "every level".to_owned(),
             _ => levels.into_iter().map(short).collect::<Vec<_>>().join(" "),
         };
-        let aliases = style.paint(entry.aliases.first().copied().unwrap_or_default(), Tone::Faint);
+        let aliases = style.paint(&entry.aliases.join(", "), Tone::Faint);
         let _ = writeln!(text, "{}{}{}{aliases}", pad(entry.id, 16), pad(&entry.name, width), pad(&levels, 14));
     }
     text

@@ -10,8 +10,8 @@ use crate::verdict::Outcome;
 pub const BEGIN: &str = "<!-- matrix -->";
 /// The line after it.
 pub const END: &str = "<!-- /matrix -->";
-/// The command that prints the block anew.
-pub const REGENERATE: &str = "cargo run --release -p anomaly-suite -- run --format markdown";
+/// The command that writes the block of the README anew.
+pub const REGENERATE: &str = "tools/readme-matrix";
 
 /// The matrix as a Markdown table with its legend.
 #[must_use]

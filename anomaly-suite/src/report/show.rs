@@ -9,7 +9,7 @@ use super::explain::row;
 use super::timeline::timeline;
 use super::{Style, Tone, spoken, wrap};
 use crate::suite::{Cell, Report};
-use crate::verdict::{Mechanism, Outcome, Trial};
+use crate::verdict::{Mechanism, Outcome, Trial, reported_code};
 
 /// One cell of a report. `elsewhere` is the same anomaly at every level and mode.
 #[must_use]
@@ -82,7 +82,7 @@ pub(super) fn reasons(schedule: &Schedule, trial: &Trial, style: Style) -> Strin
     }
     let others = trial.evidence.shown.iter().filter(|shown| Some(*shown) != trial.hunted(schedule));
     let others: Vec<String> =
-        others.map(|shown| format!("{} ({})", shown.anomaly.code(), shown.anomaly.title())).collect();
+        others.map(|shown| format!("{} ({})", reported_code(shown.anomaly), shown.anomaly.title())).collect();
     section(&mut text, "Found as well", &others.join(", "), style);
     section_lines(&mut text, "Seen by transactions that were then aborted", &trial.evidence.zombies, style);
     section_lines(&mut text, "The records contradict themselves", &trial.evidence.complaints, style);
@@ -138,7 +138,7 @@ pub fn replayed(file: &str, schedule: &Schedule, trial: &Trial, style: Style) ->
     text.push_str(&reasons(schedule, trial, style));
     if schedule.hunts.is_none() {
         let found = trial.evidence.shown.iter();
-        found.for_each(|shown| text.push_str(&wrap(&format!("{}: {}", shown.anomaly.code(), shown.words), "")));
+        found.for_each(|shown| text.push_str(&wrap(&format!("{}: {}", reported_code(shown.anomaly), shown.words), "")));
     }
     text
 }

@@ -18,14 +18,10 @@ pub fn table(report: &Report, hazards: Option<&Hazards>, style: Style) -> String
     let mut text = head(report, style);
     for entry in report.entries() {
         let _ = write!(text, "{}{}", pad(entry.id, ID), pad(&entry.name, name_width(report)));
-        let mut mode = None;
-        for cell in report.row(entry) {
-            text.push_str(if mode.replace(cell.setting.mode).is_some_and(|m| m != cell.setting.mode) {
-                "  "
-            } else {
-                ""
-            });
-            text.push_str(&glyphs(cell, style));
+        for mode in modes(&report.settings) {
+            let cells: Vec<&Cell> = report.row(entry).filter(|cell| cell.setting.mode == mode).collect();
+            cells.iter().for_each(|cell| text.push_str(&glyphs(cell, style)));
+            text.push_str(&" ".repeat(group_width(report, mode) - cells.len() * CELL));
         }
         trim_end_line(&mut text);
     }
@@ -41,6 +37,12 @@ pub fn table(report: &Report, hazards: Option<&Hazards>, style: Style) -> String
 
 fn name_width(report: &Report) -> usize {
     report.entries().iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0) + 2
+}
+
+/// The columns of one mode: its cells, and the gap before the next mode.
+fn group_width(report: &Report, mode: Mode) -> usize {
+    let levels = report.settings.iter().filter(|setting| setting.mode == mode).count();
+    (levels * CELL).max(mode.name().len()) + 2
 }
 
 fn trim_end_line(text: &mut String) {
@@ -60,15 +62,14 @@ fn head(report: &Report, style: Style) -> String {
     let margin = " ".repeat(ID + name_width(report));
     text.push_str(&margin);
     for mode in modes(&report.settings) {
-        let levels = report.settings.iter().filter(|setting| setting.mode == mode).count();
-        let _ = write!(text, "{}", pad(mode.name(), levels * CELL + 2));
+        let _ = write!(text, "{}", pad(mode.name(), group_width(report, mode)));
     }
     trim_end_line(&mut text);
     text.push_str(&margin);
     for mode in modes(&report.settings) {
         let settings = report.settings.iter().filter(|setting| setting.mode == mode);
         let heads: String = settings.map(|setting| pad(short(setting.isolation), CELL)).collect();
-        let _ = write!(text, "{heads}  ");
+        let _ = write!(text, "{}", pad(&heads, group_width(report, mode)));
     }
     trim_end_line(&mut text);
     text
@@ -136,13 +137,12 @@ fn hazard_rows(hazards: &Hazards, style: Style) -> String {
 }
 
 fn hazard_row(hazard: &Hazard, style: Style) -> String {
-    let mut text = String::new();
+    let mut text = format!("{}{}\n", pad(hazard.name, ID), style.paint(hazard.program, Tone::Faint));
     let first = std::iter::once((&hazard.without, Tone::Bad, style.possible()));
     let rest = hazard.with.iter().map(|case| (case, Tone::Good, style.prevented()));
-    for (row, (case, tone, glyph)) in first.chain(rest).enumerate() {
+    for (case, tone, glyph) in first.chain(rest) {
         let glyph = if case.as_declared { style.paint(glyph, tone) } else { style.paint("!", Tone::Odd) };
-        let name = if row == 0 { hazard.name } else { "" };
-        let _ = writeln!(text, "{}{glyph} {}{}", pad(name, ID), pad(&case.mechanism, 38), case.measured());
+        let _ = writeln!(text, "{}{glyph} {}{}", pad("", ID), pad(&case.mechanism, 38), case.measured());
     }
     text
 }

@@ -60,7 +60,9 @@ fn rows_of(step: &StepReport, style: Style) -> Vec<Row> {
     if step.outcome != StepOutcome::Blocked {
         return row(step.started, format!("{}{result}", step.action), tone).into_iter().collect();
     }
-    let whom = step.waited_for.as_ref().map_or(String::new(), |whom| format!(" for {whom}"));
+    // Only who: the sentence about what he has stands below the lanes.
+    let name = step.waited_for.as_ref().and_then(|whom| whom.split(',').next());
+    let whom = name.map_or(String::new(), |name| format!(" for {name}"));
     let waits = row(step.started, format!("{} waits{whom}", step.action), Some(Tone::Odd));
     let verb = if step.failure.is_some() { "" } else { " goes on" };
     let goes_on = row(step.ended, format!("{}{verb}{result}", step.action), tone);

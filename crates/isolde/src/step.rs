@@ -6,25 +6,64 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use isolde_types::sync::Arc;
 use isolde_types::{Key, KeyRange, LockMode, TxnId};
 
 use crate::builder::TxnBuilder;
-use crate::engine::TxnInner;
 use crate::engine::commit::Commit;
 use crate::engine::read::Intent;
 use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait};
 use crate::engine::write::{Cas, Savepoint};
-use crate::error::Result;
+use crate::engine::{Begin, Core, TxnInner};
+use crate::error::{Error, Result};
+use crate::retry::Attempts;
 
 pub use crate::engine::wait::Cause;
 
 /// A transaction whose operations are polled by hand. Dropped, it rolls back.
 pub struct Session {
     inner: Arc<TxnInner>,
+}
+
+/// The attempts of one body: what `transact` does between them, as values. The caller decides what a
+/// pause is.
+pub struct Retry {
+    core: Arc<Core>,
+    attempts: Attempts,
+}
+
+impl Retry {
+    /// The attempts of a body that begins like this.
+    #[must_use]
+    pub fn new(txn: TxnBuilder<'_>) -> Retry {
+        let (db, begin) = txn.into_parts();
+        let core = Arc::clone(db.core());
+        Retry { attempts: Attempts::new(&core, begin), core }
+    }
+
+    /// Begins the next attempt; pending while it waits for the key that the last one lost on.
+    pub fn begin(&self) -> Op<Session> {
+        begin(&self.core, self.attempts.begin.clone())
+    }
+
+    /// After an attempt of this age has failed: how long to pause before the next.
+    ///
+    /// # Errors
+    /// The error itself if it is not retryable, `RetriesExhausted` if there is no next attempt.
+    pub fn after(&mut self, error: Error, age: u64) -> Result<Duration> {
+        self.attempts.after(&self.core, error, age)
+    }
+}
+
+fn begin(core: &Arc<Core>, begin: Begin) -> Op<Session> {
+    let core = Arc::clone(core);
+    Op::new(Patience::Default, |wait| async move {
+        TxnInner::begin(&core, &wait, &begin).await.map(|inner| Session { inner })
+    })
 }
 
 /// One operation. Dropped while it is pending it is cancelled: it leaves its queue and holds nothing.
@@ -63,11 +102,14 @@ impl<T> Op<T> {
 impl Session {
     /// Begins; ready at once unless a retry locks a key first.
     pub fn begin(txn: TxnBuilder<'_>) -> Op<Session> {
-        let (db, begin) = txn.into_parts();
-        let core = Arc::clone(db.core());
-        Op::new(Patience::Default, |wait| async move {
-            TxnInner::begin(&core, &wait, &begin).await.map(|inner| Session { inner })
-        })
+        let (db, options) = txn.into_parts();
+        begin(db.core(), options)
+    }
+
+    /// Its age: smaller is older. A retry keeps that of the first attempt.
+    #[must_use]
+    pub fn age(&self) -> u64 {
+        self.inner.age()
     }
 
     /// Its identity.

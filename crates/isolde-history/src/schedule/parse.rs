@@ -216,10 +216,8 @@ impl<'a> Parser<'a> {
             "hunts" => self.hunts(name, words),
             "control" => self.control(words),
             "init" => self.assignments(words, |schedule, word, key, value| {
-                let twice = schedule.initial.iter().any(|(k, _)| *k == key);
-                let error = || word.misplaced(format!("`{}` twice", word.text), "each key once");
-                if twice {
-                    return Err(error());
+                if schedule.initial.iter().any(|(k, _)| *k == key) {
+                    return Err(word.misplaced(format!("`{}` twice", word.text), "each key once"));
                 }
                 schedule.initial.push((key, bytes(value)));
                 Ok(())

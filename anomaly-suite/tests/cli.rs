@@ -1,0 +1,267 @@
+//! The command line: what each subcommand prints, its exit codes, and that JSON stays as it is.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn suite(args: &[&str]) -> Ran {
+    suite_with(args, "", &[])
+}
+
+fn suite_with(args: &[&str], input: &str, env: &[(&str, &str)]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anomaly-suite"));
+    command.args(args).envs(env.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Replays a schedule from standard input; the document that it prints.
+fn replay(schedule: &str, level: &str, mode: &str) -> Value {
+    let ran = suite_with(&["replay", "-", "--level", level, "--mode", mode, "--format", "json"], schedule, &[]);
+    assert_eq!(ran.out.lines().count(), 1, "{}{}", ran.out, ran.err);
+    serde_json::from_str(&ran.out).unwrap()
+}
+
+fn file(id: &str) -> String {
+    format!("{}/anomalies/{id}.schedule", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn no_subcommand_means_run() {
+    let (bare, run) = (suite(&[]), suite(&["run"]));
+    assert_eq!((bare.code, run.code), (0, 0), "{}", bare.err);
+    assert_eq!(bare.out, run.out);
+    assert!(bare.out.contains("240 cells") && bare.out.contains("all cells as declared"), "{}", bare.out);
+    assert!(bare.out.contains("race condition") && bare.out.contains("starvation"));
+}
+
+#[test]
+fn colour_is_for_terminals_only() {
+    assert!(!suite(&["run", "--anomaly", "G0"]).out.contains('\x1b'));
+    let env = [("NO_COLOR", "1"), ("CLICOLOR_FORCE", "0")];
+    assert!(!suite_with(&["explain", "G0"], "", &env).out.contains('\x1b'));
+}
+
+#[test]
+fn run_is_narrowed_by_level_mode_and_anomaly() {
+    let ran =
+        suite(&["run", "--level", "snapshot,read-committed", "--mode", "optimistic", "--anomaly", "lost-update,G0"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("2 anomalies x 2 levels and modes"), "{}", ran.out);
+    assert!(!ran.out.contains("race condition"), "hazards belong to a run of everything");
+}
+
+#[test]
+fn run_json_has_every_cell_and_every_hazard() {
+    let ran = suite(&["run", "--format", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let doc: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&doc["schema"], &doc["db"]["name"]), (&1.into(), &"isolde".into()));
+    assert_eq!(doc["cells"].as_array().unwrap().len(), 240);
+    let cell = doc["cells"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|cell| cell["anomaly"] == "G2-item" && cell["level"] == "snapshot" && cell["mode"] == "optimistic");
+    let expected = serde_json::json!({
+        "anomaly": "G2-item", "level": "snapshot", "mode": "optimistic", "permitted": true,
+        "outcome": "possible", "mechanism": null, "declared": {"outcome": "possible", "mechanism": null},
+        "zombie": false,
+        "schedule": ["T1: begin", "T2: begin", "T1: get x", "T1: get y", "T2: get x", "T2: get y", "T1: put x 0",
+            "T2: put y 0", "T1: commit", "T2: commit"],
+        "cycle": [{"from": "T1", "to": "T2", "type": "rw", "key": "y"}, {"from": "T2", "to": "T1", "type": "rw", "key": "x"}],
+    });
+    assert_eq!(cell.unwrap(), &expected);
+    let hazards = doc["hazards"].as_array().unwrap();
+    assert!(hazards.iter().any(|hazard| hazard["hazard"] == "deadlock" && hazard["without"]["stuck"] == 9));
+    assert!(hazards.iter().all(|hazard| hazard["with"].as_array().unwrap()[0]["mechanism"].is_string()));
+}
+
+#[test]
+fn run_markdown_is_a_table() {
+    let ran = suite(&["run", "--format", "markdown", "--anomaly", "write-skew"]);
+    assert!(ran.out.starts_with("| anomaly | | RU P | RC P | RR P | SI P | SER P | RU O |"), "{}", ran.out);
+    assert!(ran.out.contains("| G2-item | write skew | ✗ | ✗ | ✓d | ✗ | ✓d | ✗ | ✗ | ✓a | ✗ | ✓a |"), "{}", ran.out);
+}
+
+#[test]
+fn run_writes_to_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("matrix.json");
+    let ran = suite(&["run", "--format", "json", "--anomaly", "G0", "--out", path.to_str().unwrap()]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+    assert!(std::fs::read_to_string(path).unwrap().starts_with("{\"schema\":1,"));
+}
+
+#[test]
+fn a_cell_that_is_not_as_declared_is_exit_code_1_and_bless_declares_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.toml");
+    let own = std::fs::read_to_string(format!("{}/expectations/isolde.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    std::fs::write(&path, own.replacen("\"blocked\"", "\"aborted\"", 1)).unwrap();
+    let expect = ["run", "--expect", path.to_str().unwrap()];
+    let ran = suite(&expect);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.out.contains("G0 at read-uncommitted pessimistic: declared prevented, by aborting"), "{}", ran.out);
+    assert!(ran.out.contains("anomaly-suite show G0 --level read-uncommitted --mode pessimistic"));
+    let blessed = suite(&[&expect[..], &["--bless"]].concat());
+    assert_eq!(blessed.code, 0, "{}", blessed.err);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), own, "blessing restores the file, reasons included");
+    assert_eq!(suite(&expect).code, 0);
+}
+
+#[test]
+fn bless_takes_the_whole_matrix_only() {
+    let ran = suite(&["run", "--bless", "--level", "snapshot"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("--bless writes the whole matrix"), "{}", ran.err);
+}
+
+#[test]
+fn unknown_words_are_exit_code_2_with_a_suggestion() {
+    for (args, hint) in [
+        (&["show", "wriet-skew"][..], "did you mean `write-skew`?"),
+        (&["run", "--level", "serialisable"], "did you mean `serializable`?"),
+        (&["run", "--mode", "optimist"], "did you mean `optimistic`?"),
+        (&["run", "--db", "isolda"], "did you mean `isolde`?"),
+        (&["run", "--anomaly", "G0,banana"], "`anomaly-suite list` names them all"),
+        (&["replay", "/no/such.schedule"], "/no/such.schedule: "),
+        (&["run", "--expect", "/no/such.toml"], "/no/such.toml: "),
+        (&["explian"], "explain"),
+    ] {
+        let ran = suite(args);
+        assert_eq!(ran.code, 2, "{args:?}");
+        assert!(ran.err.contains(hint), "{args:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_schedule_that_cannot_be_parsed_is_exit_code_2_and_says_where() {
+    let ran = suite_with(&["replay", "-"], "T1: begin\nT1: gte x\n", &[]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("-: line 2, column 5: found `gte`, expected an operation"), "{}", ran.err);
+}
+
+#[test]
+fn a_schedule_that_cannot_be_run_to_its_end_is_exit_code_4() {
+    let ran = suite_with(&["replay", "-"], "init: x=abc\nT1: get x\nT1: put x $x+1\n", &[]);
+    assert_eq!(ran.code, 4, "{}", ran.out);
+    assert!(ran.err.contains("`T1: put x $x+1`: x holds `abc`, which is no number"), "{}", ran.err);
+}
+
+#[test]
+fn an_expectation_that_is_not_met_is_exit_code_1() {
+    let ran = suite_with(&["replay", "-"], "init: x=1\nexpect: T1.1=2\nT1: get x\n", &[]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.contains("`T1: get x` read 1, expected 2"), "{}", ran.out);
+}
+
+#[test]
+fn list_names_every_anomaly_and_explain_all_of_them() {
+    let list = suite(&["list"]);
+    assert_eq!(list.code, 0);
+    for entry in anomaly_suite::catalogue::all() {
+        assert!(list.out.lines().any(|line| line.starts_with(entry.id)), "{}", entry.id);
+        let explained = suite(&["explain", entry.id]);
+        assert_eq!(explained.code, 0);
+        for heading in anomaly_suite::catalogue::HEADINGS {
+            assert!(explained.out.lines().any(|line| line == heading), "{heading} in {}", explained.out);
+        }
+    }
+}
+
+#[test]
+fn show_draws_the_lanes_and_says_why() {
+    let ran = suite(&["show", "write-skew", "--level", "serializable", "--mode", "pessimistic"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for line in [
+        "✓ prevented, by a deadlock victim; serializable forbids it",
+        "   7  put x 0 waits for T2",
+        "   8                        put y 0 ✗ deadlock",
+        "   7  put x 0 goes on",
+        "   9  commit                                    x=0 y=1",
+    ] {
+        assert!(ran.out.lines().any(|found| found == line), "{line:?} in\n{}", ran.out);
+    }
+    assert!(ran.out.contains("step 8, `T2: put y 0`, was aborted: deadlock"), "{}", ran.out);
+}
+
+#[test]
+fn replay_json_of_a_write_skew() {
+    let doc = replay(&std::fs::read_to_string(file("G2-item")).unwrap(), "snapshot", "optimistic");
+    let step = |n: u32, txn: &str, op: &str, value: Value| serde_json::json!({"n": n, "txn": txn, "op": op, "outcome": "ok", "value": value, "resumed_after": null, "error": null});
+    let none = || Value::Null;
+    let expected = serde_json::json!({
+        "schema": 1, "file": "-", "level": "snapshot", "mode": "optimistic", "hunts": "G2-item",
+        "outcome": "possible", "mechanism": null, "permitted": true, "zombie": false,
+        "steps": [
+            step(1, "T1", "begin", none()), step(2, "T2", "begin", none()),
+            step(3, "T1", "get x", "1".into()), step(4, "T1", "get y", "1".into()),
+            step(5, "T2", "get x", "1".into()), step(6, "T2", "get y", "1".into()),
+            step(7, "T1", "put x 0", none()), step(8, "T2", "put y 0", none()),
+            step(9, "T1", "commit", none()), step(10, "T2", "commit", none()),
+        ],
+        "txns": {"T1": "committed", "T2": "committed"},
+        "anomalies": ["G2-item"],
+        "cycle": [{"from": "T1", "to": "T2", "type": "rw", "key": "y"}, {"from": "T2", "to": "T1", "type": "rw", "key": "x"}],
+        "final": {"x": "0", "y": "0"},
+        "versions": {"x": [["init", "1"], ["T1", "0"]], "y": [["init", "1"], ["T2", "0"]]},
+    });
+    assert_eq!(doc, expected);
+}
+
+#[test]
+fn replay_json_of_a_deadlock_says_who_waited_and_until_when() {
+    let doc = replay(&std::fs::read_to_string(file("G2-item")).unwrap(), "serializable", "pessimistic");
+    assert_eq!((&doc["outcome"], &doc["mechanism"]), (&"prevented".into(), &"deadlock".into()));
+    let steps = doc["steps"].as_array().unwrap();
+    assert_eq!((&steps[6]["outcome"], &steps[6]["resumed_after"]), (&"blocked".into(), &8.into()));
+    assert_eq!(steps[7]["outcome"], "aborted");
+    assert!(steps[7]["error"].as_str().unwrap().starts_with("deadlock"));
+    assert_eq!(steps[9]["outcome"], "skipped");
+    assert_eq!(doc["txns"], serde_json::json!({"T1": "committed", "T2": "aborted"}));
+}
+
+#[test]
+fn replay_json_of_scans_deletes_and_steps_that_are_not_written() {
+    let doc = replay("init: a=1 b=2\nT1: delete a\nT1: scan ..\nT1: cas b 5 6\n", "read-committed", "optimistic");
+    assert_eq!(doc["hunts"], Value::Null);
+    assert!(doc.get("outcome").is_none(), "nothing was hunted");
+    let steps = doc["steps"].as_array().unwrap();
+    let ops: Vec<&str> = steps.iter().map(|step| step["op"].as_str().unwrap()).collect();
+    assert_eq!(ops, ["begin", "delete a", "scan ..", "cas b 5 6", "commit"]);
+    assert_eq!(steps[2]["rows"], serde_json::json!([["b", "2"]]));
+    assert_eq!((&steps[3]["outcome"], &steps[3]["value"]), (&"ok".into(), &"2".into()));
+    assert!(steps[3]["error"].is_string(), "a refused compare-and-set says so");
+    assert_eq!(doc["versions"]["a"], serde_json::json!([["init", "1"], ["T1", null]]));
+    assert_eq!(doc["final"], serde_json::json!({"b": "2"}));
+}
+
+#[test]
+fn several_files_are_one_document_a_line() {
+    let ran = suite(&["replay", &file("G0"), &file("G1a"), "--format", "json"]);
+    let files = ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["file"].clone());
+    assert_eq!(files.collect::<Vec<_>>(), [file("G0"), file("G1a")]);
+    assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn transactions_may_choose_their_own_level() {
+    let mixed =
+        "init: x=1 y=1\nT1: begin serializable\nT2: begin snapshot optimistic\nT3: begin read-only\nT3: put x 2\n";
+    let doc = replay(mixed, "serializable", "optimistic");
+    let error = doc["steps"][3]["error"].as_str().unwrap();
+    assert!(error.to_lowercase().contains("read-only"), "{error}");
+    assert_eq!(doc["txns"]["T3"], "committed", "a refused write leaves its transaction alive");
+}

@@ -1,0 +1,119 @@
+//! The whole matrix, as a library runs it: as declared, complete, equal from run to run.
+
+use anomaly_suite::catalogue;
+use anomaly_suite::hazards::Hazards;
+use anomaly_suite::report::{Glyphs, Style, explain, json, markdown, show, table};
+use anomaly_suite::{Expectations, Isolde, Report, Suite};
+
+fn run() -> Report {
+    Suite::new(&Isolde).expecting(Expectations::isolde()).run()
+}
+
+#[test]
+fn every_cell_is_as_declared() {
+    let report = run();
+    assert_eq!(report.cells.len(), catalogue::all().len() * 10);
+    let faults: Vec<String> = report
+        .cells
+        .iter()
+        .flat_map(|cell| {
+            let place = format!("{} at {} {}", cell.entry.id, cell.setting.isolation, cell.setting.mode);
+            let error = cell.trial.as_ref().err().map(ToString::to_string);
+            cell.faults().into_iter().chain(error).map(move |fault| format!("{place}: {fault}"))
+        })
+        .collect();
+    assert_eq!(faults, [""; 0]);
+}
+
+#[test]
+fn every_hazard_is_shown_and_resolved() {
+    let hazards = Hazards::run();
+    let names: Vec<&str> = hazards.0.iter().map(|hazard| hazard.name).collect();
+    for expected in ["race condition", "deadlock", "livelock", "starvation"] {
+        assert!(names.contains(&expected), "{expected} is not among {names:?}");
+    }
+    for hazard in &hazards.0 {
+        assert!(hazard.without.as_declared, "{} was not shown: {}", hazard.name, hazard.without.measured());
+        assert!(!hazard.with.is_empty());
+        for case in &hazard.with {
+            assert!(case.as_declared, "{} with {}: {}", hazard.name, case.mechanism, case.measured());
+        }
+    }
+}
+
+#[test]
+fn two_runs_are_equal_byte_for_byte() {
+    let text = || {
+        let (report, hazards) = (run(), Hazards::run());
+        table::table(&report, Some(&hazards), Style::default()) + &json::report(&report, Some(&hazards))
+    };
+    assert_eq!(text(), text());
+}
+
+/// Every text for people, in both sets of glyphs.
+fn texts(glyphs: Glyphs) -> Vec<String> {
+    let style = Style { glyphs, ..Style::default() };
+    let (report, hazards) = (run(), Hazards::run());
+    let mut texts = vec![table::table(&report, Some(&hazards), style), explain::list(style)];
+    for entry in catalogue::all() {
+        let elsewhere = Suite::new(&Isolde).anomaly(entry.id).unwrap().run();
+        texts.push(explain::explain(entry, &elsewhere, style));
+        texts.extend(report.row(entry).map(|cell| show::show(&report, cell, &elsewhere, style)));
+    }
+    texts
+}
+
+#[test]
+fn every_line_fits_100_columns() {
+    for text in texts(Glyphs::Unicode) {
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{} columns: {line}\nin\n{text}", line.chars().count());
+            assert_eq!(line, line.trim_end(), "trailing space");
+        }
+    }
+}
+
+#[test]
+fn ascii_is_ascii() {
+    for text in texts(Glyphs::Ascii) {
+        assert!(text.is_ascii(), "{}", text.lines().find(|line| !line.is_ascii()).unwrap_or_default());
+    }
+}
+
+#[test]
+fn what_is_possible_is_explained_and_what_is_prevented_says_how() {
+    let report = run();
+    for cell in &report.cells {
+        let text = show::show(&report, cell, &report, Style::default());
+        let possible = cell.outcome() == Some(anomaly_suite::Outcome::Possible);
+        let heading = if possible { "Why no order of the transactions explains this" } else { "How it was prevented" };
+        assert!(text.contains(heading), "{text}");
+    }
+}
+
+#[test]
+fn no_transaction_saw_an_impossible_state_at_snapshot_level() {
+    for cell in run().cells {
+        let snapshot = cell.setting.isolation == isolde_types::Isolation::Snapshot;
+        assert!(!snapshot || cell.trial.unwrap().evidence.zombies.is_empty(), "{}", cell.entry.id);
+    }
+}
+
+#[test]
+fn the_matrix_of_the_readme_is_current() {
+    let readme = include_str!("../../README.md");
+    let current = markdown::markdown(&run());
+    let regenerate = markdown::REGENERATE;
+    assert_eq!(markdown::block(readme), Some(current.trim()), "not current: run {regenerate}");
+}
+
+/// What a level and mode say of themselves holds in every cell.
+#[test]
+fn what_is_guaranteed_is_never_shown() {
+    for cell in &run().cells {
+        let forbidden = cell.setting.isolation.guarantees(cell.setting.mode).forbidden;
+        for shown in &cell.trial.as_ref().unwrap().evidence.shown {
+            assert!(!forbidden.contains(&shown.anomaly), "{} at {:?}: {}", cell.entry.id, cell.setting, shown.words);
+        }
+    }
+}
