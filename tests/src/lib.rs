@@ -18,6 +18,15 @@ pub fn seed(test: &str, default: u64) -> u64 {
     seed
 }
 
+/// How many rounds a stress test makes: `ISOLDE_ROUNDS`, or its own number.
+///
+/// # Panics
+/// If `ISOLDE_ROUNDS` is not a number.
+#[must_use]
+pub fn rounds(default: u64) -> u64 {
+    std::env::var("ISOLDE_ROUNDS").map_or(default, |text| text.parse().expect("ISOLDE_ROUNDS is a number"))
+}
+
 /// An in-memory database with the options that a test sets.
 ///
 /// # Panics

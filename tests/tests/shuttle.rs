@@ -291,3 +291,38 @@ fn collection_takes_nothing_that_a_view_sees() {
         db.check().unwrap();
     });
 }
+
+/// A commit that is dropped while it waits to become visible is committed all the same.
+#[test]
+fn a_commit_dropped_before_it_is_visible_is_committed() {
+    use std::task::{Context, Poll, Waker};
+
+    use isolde::step::{Cause, Session};
+
+    explore(|| {
+        let db = db();
+        let mut bodies: Vec<Box<dyn FnOnce() -> bool + Send>> = Vec::new();
+        let certified = db.clone();
+        bodies.push(Box::new(move || {
+            let txn = begin(&certified, Isolation::Serializable, Mode::Optimistic);
+            txn.get("z").unwrap();
+            set(&txn, "x", 1).unwrap();
+            txn.commit().is_ok()
+        }));
+        let dropped = db.clone();
+        bodies.push(Box::new(move || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let txn = dropped.txn().isolation(Isolation::ReadCommitted).mode(Mode::Optimistic);
+            let Poll::Ready(Ok(session)) = Session::begin(txn).poll(&mut cx) else { panic!("a begin waited") };
+            assert!(session.put("w", 1_i64.to_be_bytes()).poll(&mut cx).is_ready());
+            let mut commit = session.commit();
+            if commit.poll(&mut cx).is_pending() {
+                assert_eq!(commit.cause(), Some(Cause::Visibility));
+            }
+            true
+        }));
+        all_at_once(bodies);
+        assert_eq!(number(db.get("w").unwrap()), 1, "it had taken its place in the order");
+        db.check().unwrap();
+    });
+}

@@ -7,7 +7,7 @@ use std::sync::Barrier;
 
 use isolde::{Db, Isolation, Mode, Result, Txn};
 use isolde_history::check;
-use isolde_tests::{configurations, open, seed};
+use isolde_tests::{configurations, open, rounds, seed};
 
 const THREADS: u64 = 3;
 const TRANSACTIONS: u64 = 120;
@@ -97,7 +97,7 @@ fn one(db: &Db, isolation: Isolation, mode: Mode, rng: &mut fastrand::Rng, uniqu
 fn every_level_keeps_its_promise_by_itself() {
     let seed = seed("every_level_keeps_its_promise_by_itself", 1);
     for (number, (isolation, mode)) in configurations().enumerate() {
-        for round in 0..4 {
+        for round in 0..rounds(4) {
             let seed = seed + 1_000 * round + number as u64;
             let committed = run(&format!("{isolation} {mode}"), seed, &[(isolation, mode)]);
             assert!(committed > 0, "{isolation} {mode}: nobody committed");
@@ -109,7 +109,7 @@ fn every_level_keeps_its_promise_by_itself() {
 fn every_level_keeps_its_promise_whatever_the_others_run_at() {
     let seed = seed("every_level_keeps_its_promise_whatever_the_others_run_at", 2);
     let all: Vec<_> = configurations().collect();
-    for round in 0..20 {
+    for round in 0..rounds(20) {
         run("mixed", seed + round, &all);
     }
 }
@@ -118,7 +118,7 @@ fn every_level_keeps_its_promise_whatever_the_others_run_at() {
 fn serializable_in_both_modes_is_serial_in_commit_order() {
     let seed = seed("serializable_in_both_modes_is_serial_in_commit_order", 3);
     let modes = Mode::ALL.map(|mode| (Isolation::Serializable, mode));
-    for round in 0..20 {
+    for round in 0..rounds(20) {
         run("serializable, both modes", seed + round, &modes);
     }
 }
