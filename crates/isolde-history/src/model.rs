@@ -11,7 +11,8 @@ pub struct TxnKey(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Version {
     /// No version at all: the key was not there. Collected tombstones look like this too; the
-    /// checker takes it for the newest tombstone at or below the read's `as_of` if there is one.
+    /// checker takes it for the newest tombstone at or below the read's `as_of` if there is one, and
+    /// where the read has none, for the initial absence or the last tombstone.
     None,
     /// The version that was committed at this time; a tombstone is a version.
     Committed(Ts),

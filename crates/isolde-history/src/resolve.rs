@@ -352,7 +352,12 @@ impl Resolved {
             Version::Own(_) => Seen::Own,
             Version::None => {
                 let Some(versions) = self.versions.get(key) else { return self.unwritten(key) };
-                let newest = newest_at(versions, as_of);
+                // Without a state, some version that was absent: the initial one, or the last tombstone.
+                let newest = match as_of {
+                    Some(_) => newest_at(versions, as_of),
+                    None if versions[0].value.is_none() => 0,
+                    None => versions.iter().rposition(|version| version.value.is_none()).unwrap_or(0),
+                };
                 if versions[newest].value.is_some() {
                     self.complaints.push(format!("event {at}: {key:?} was read as absent, and was there"));
                     return Seen::Version(0);

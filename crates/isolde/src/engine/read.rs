@@ -72,7 +72,9 @@ impl TxnInner {
 
     /// Tells a recorder of a read.
     fn tell(&self, key: &[u8], base: &Base) {
-        self.core.tap.read(self, key, base.version, base.value.as_ref(), base.tracking, base.as_of);
+        // The dirty view shows no one state: a key that it did not find may have gone since any.
+        let as_of = (self.policy.view != ReadView::Dirty).then_some(base.as_of);
+        self.core.tap.read(self, key, base.version, base.value.as_ref(), base.tracking, as_of);
     }
 
     fn own_write(&self, key: &[u8]) -> Option<(Pending, u32)> {

@@ -443,7 +443,9 @@ impl ScanCore {
         match self.txn.lock_key(wait, record.0.key(), mode, Purpose::Read).await {
             Ok(record) => {
                 let base = self.txn.read_locked(wait, &record).await?;
-                let tap = Some((TapVersion::Found(base.version), base.value.clone()));
+                // Gone without a trace since the scan looked: nothing to tell of.
+                let tap =
+                    (base.version != FoundVersion::None).then(|| (TapVersion::Found(base.version), base.value.clone()));
                 Ok(Resolved { value: base.value, tap })
             }
             Err(Error::LockBusy(_)) if self.on_locked == OnLocked::Skip => Ok(Resolved::nothing()),

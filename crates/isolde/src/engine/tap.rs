@@ -37,7 +37,7 @@ mod imp {
             _version: FoundVersion,
             _value: Option<&Bytes>,
             _tracking: Tracking,
-            _as_of: Ts,
+            _as_of: Option<Ts>,
         ) {
         }
         #[inline]
@@ -111,7 +111,7 @@ mod imp {
             version: FoundVersion,
             value: Option<&Bytes>,
             tracking: Tracking,
-            as_of: Ts,
+            as_of: Option<Ts>,
         ) {
             self.put(|| Event::Read {
                 txn: key_of(txn),
@@ -119,7 +119,7 @@ mod imp {
                 version: version_of(version),
                 value: value.cloned(),
                 kind: kind_of(tracking),
-                as_of: Some(as_of),
+                as_of,
             });
         }
 

@@ -551,6 +551,7 @@ fn poll_inside<T, F: Future<Output = Result<T>>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<T>> {
     if let Err(ended) = txn.enter() {
+        txn.after_operation(Some(&ended));
         return Poll::Ready(Err(ended));
     }
     let inside = LeaveOnDrop(txn);
