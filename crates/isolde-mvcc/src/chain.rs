@@ -19,7 +19,7 @@ use isolde_types::sync::Arc;
 use crate::live::Live;
 use crate::record::{Found, FoundVersion, Latest, ReadAt};
 use crate::status::{Exposure, State, Status};
-use crate::value::heap_size;
+use crate::value::Packed;
 
 #[derive(Debug)]
 pub(crate) struct Chain {
@@ -31,7 +31,7 @@ pub(crate) struct Chain {
 #[derive(Debug)]
 struct Committed {
     ts: Ts,
-    value: Option<Bytes>,
+    value: Option<Packed>,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ struct Older {
 pub(crate) struct InFlight {
     pub(crate) status: Arc<Status>,
     pub(crate) seq: u32,
-    pub(crate) value: Option<Bytes>,
+    pub(crate) value: Option<Packed>,
 }
 
 /// What a change took out of a chain; it is dropped when no latch is held, because dropping bytes
@@ -53,7 +53,8 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Removed {
     in_flight: Option<Box<InFlight>>,
-    newest: Option<Committed>,
+    /// The value that was the newest; it is worth to be dropped together with others.
+    pub(crate) newest: Option<Packed>,
     older: Option<Box<Older>>,
 }
 
@@ -90,7 +91,7 @@ impl Committed {
 
     fn found(&self) -> Found {
         let version = if self.ts == Ts::ZERO { FoundVersion::None } else { FoundVersion::Committed(self.ts) };
-        Found { version, value: self.value.clone() }
+        Found { version, value: bytes(&self.value) }
     }
 
     fn latest(&self) -> Latest {
@@ -102,8 +103,12 @@ impl Committed {
     }
 }
 
-fn value_size(value: &Option<Bytes>) -> usize {
-    value.as_ref().map_or(0, |value| heap_size(value.len()))
+fn value_size(value: &Option<Packed>) -> usize {
+    value.as_ref().map_or(0, Packed::heap_size)
+}
+
+fn bytes(value: &Option<Packed>) -> Option<Bytes> {
+    value.as_ref().map(|value| value.bytes().clone())
 }
 
 impl InFlight {
@@ -124,7 +129,7 @@ impl InFlight {
             }
             _ => return None,
         };
-        Some(Found { version, value: self.value.clone() })
+        Some(Found { version, value: bytes(&self.value) })
     }
 
     fn latest(&self, at: Ts, own: Option<&Arc<Status>>) -> Option<Latest> {
@@ -161,6 +166,14 @@ impl Chain {
         match at {
             ReadAt::At(view) => self.committed_at(view).found(),
             ReadAt::Dirty | ReadAt::Newest => self.newest.found(),
+        }
+    }
+
+    /// The value that a view of no writer shows.
+    pub(crate) fn value(&self, at: ReadAt) -> Option<Bytes> {
+        match at {
+            ReadAt::At(view) if self.in_flight.is_none() && self.newest.ts <= view => bytes(&self.newest.value),
+            _ => self.read(at, None).value,
         }
     }
 
@@ -251,7 +264,7 @@ impl Chain {
             self.older = Some(Box::new(Older { version: earlier, next: self.older.take() }));
         } else {
             size.shrink(1, earlier.value_size());
-            removed.newest = Some(earlier);
+            removed.newest = earlier.value;
         }
     }
 

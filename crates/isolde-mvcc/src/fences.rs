@@ -11,12 +11,94 @@ use isolde_types::Key;
 
 #[cfg(not(any(shuttle, loom)))]
 mod imp {
+    use std::borrow::Borrow;
+    use std::cmp::Ordering;
+
     use crossbeam_skiplist::SkipMap;
 
     use super::{Bound, Key};
+    use crate::record::prefix;
+
+    /// A key beside its first bytes, so that most comparisons end in the node of the skiplist.
+    struct Fence {
+        prefix: u128,
+        key: Key,
+    }
+
+    /// What fences are compared by, whether they own their key or not.
+    trait Place {
+        fn prefix(&self) -> u128;
+        fn key(&self) -> &[u8];
+    }
+
+    impl Place for Fence {
+        fn prefix(&self) -> u128 {
+            self.prefix
+        }
+
+        fn key(&self) -> &[u8] {
+            &self.key
+        }
+    }
+
+    impl Place for (u128, &[u8]) {
+        fn prefix(&self) -> u128 {
+            self.0
+        }
+
+        fn key(&self) -> &[u8] {
+            self.1
+        }
+    }
+
+    impl Ord for dyn Place + '_ {
+        fn cmp(&self, other: &Self) -> Ordering {
+            self.prefix().cmp(&other.prefix()).then_with(|| self.key().cmp(other.key()))
+        }
+    }
+
+    impl PartialOrd for dyn Place + '_ {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl PartialEq for dyn Place + '_ {
+        fn eq(&self, other: &Self) -> bool {
+            self.cmp(other).is_eq()
+        }
+    }
+
+    impl Eq for dyn Place + '_ {}
+
+    impl Ord for Fence {
+        fn cmp(&self, other: &Self) -> Ordering {
+            (self as &dyn Place).cmp(other as &dyn Place)
+        }
+    }
+
+    impl PartialOrd for Fence {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl PartialEq for Fence {
+        fn eq(&self, other: &Self) -> bool {
+            self.cmp(other).is_eq()
+        }
+    }
+
+    impl Eq for Fence {}
+
+    impl<'p> Borrow<dyn Place + 'p> for Fence {
+        fn borrow(&self) -> &(dyn Place + 'p) {
+            self
+        }
+    }
 
     /// Values by key, found from the left.
-    pub(crate) struct Fences<V: Send + 'static>(SkipMap<Key, V>);
+    pub(crate) struct Fences<V: Send + 'static>(SkipMap<Fence, V>);
 
     impl<V: Clone + Send + Sync + 'static> Fences<V> {
         pub fn new() -> Self {
@@ -25,20 +107,23 @@ mod imp {
 
         /// Enters a fence that is not there.
         pub fn insert(&self, key: Key, value: V) {
+            let fence = |key: Key| Fence { prefix: prefix(&key), key };
             if isolde_types::mutant!("skiplist-reinsert") {
                 #[allow(clippy::disallowed_methods, reason = "a seeded fault")]
-                self.0.insert(key.clone(), value.clone());
+                self.0.insert(fence(key.clone()), value.clone());
             }
-            self.0.get_or_insert(key, value);
+            self.0.get_or_insert(fence(key), value);
         }
 
         pub fn remove(&self, key: &[u8]) {
-            self.0.remove(key);
+            self.0.remove(&(prefix(key), key) as &dyn Place);
         }
 
         /// The value of the last key within the bound.
         pub fn last_below(&self, bound: Bound<&[u8]>) -> Option<V> {
-            self.0.upper_bound(bound).map(|entry| entry.value().clone())
+            let places = bound.map(|key| (prefix(key), key));
+            let places = places.as_ref().map(|place| place as &dyn Place);
+            self.0.upper_bound(places).map(|entry| entry.value().clone())
         }
 
         pub fn len(&self) -> usize {

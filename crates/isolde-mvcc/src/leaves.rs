@@ -14,6 +14,7 @@
 //!
 //! Source: Lehman and Yao (1981), the part about walking right.
 
+use std::cmp;
 use std::collections::VecDeque;
 use std::ops::Bound;
 
@@ -25,8 +26,7 @@ use isolde_types::{Key, RecordCell, Span};
 use smallvec::SmallVec;
 
 use crate::fences::Fences;
-use crate::record::{ReadAt, Record, prefix};
-use crate::status::Status;
+use crate::record::{PREFIX_BYTES, ReadAt, Record, prefix};
 
 /// How many records a leaf holds at most.
 const LEAF_RECORDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
@@ -37,11 +37,39 @@ struct Leaf<C> {
 }
 
 struct Inside<C> {
-    records: Vec<Arc<Record<C>>>,
+    entries: Vec<Entry<C>>,
     /// The first key after this leaf; `None` for the last leaf.
     high: Option<Key>,
     next: Option<Arc<Leaf<C>>>,
     dead: bool,
+}
+
+/// A record as its leaf knows it: with enough of the key to compare and to return short keys without
+/// a look at the record.
+pub(crate) struct Entry<C> {
+    prefix: u128,
+    key_len: usize,
+    record: Arc<Record<C>>,
+}
+
+impl<C: RecordCell> Entry<C> {
+    fn new(record: &Arc<Record<C>>) -> Entry<C> {
+        Entry { prefix: record.prefix(), key_len: record.key().len(), record: Arc::clone(record) }
+    }
+
+    /// The record.
+    pub(crate) fn record(&self) -> &Arc<Record<C>> {
+        &self.record
+    }
+
+    /// The order of this key and another key, of which the prefix is given too.
+    fn cmp_key(&self, key: &[u8], key_prefix: u128) -> cmp::Ordering {
+        // Equal prefixes of short keys may still differ in zero bytes at their ends.
+        self.prefix.cmp(&key_prefix).then_with(|| match self.key_len.min(key.len()) {
+            0..=PREFIX_BYTES => self.key_len.cmp(&key.len()),
+            _ => self.record.key()[..].cmp(key),
+        })
+    }
 }
 
 impl<C> Inside<C> {
@@ -104,27 +132,28 @@ impl<C: RecordCell> Leaves<C> {
         if record.cell().is_sealed() {
             return;
         }
-        match inside.records.binary_search_by(|other| other.cmp_key(record.key(), record.prefix())) {
-            Ok(place) => inside.records[place] = Arc::clone(record),
-            Err(place) if inside.records.len() < LEAF_RECORDS => inside.records.insert(place, Arc::clone(record)),
-            Err(place) => self.split(&mut inside, place, record),
+        let entry = Entry::new(record);
+        match inside.entries.binary_search_by(|other| other.cmp_key(record.key(), record.prefix())) {
+            Ok(place) => inside.entries[place] = entry,
+            Err(place) if inside.entries.len() < LEAF_RECORDS => inside.entries.insert(place, entry),
+            Err(place) => self.split(&mut inside, place, entry),
         }
     }
 
     /// Moves the upper half of a full leaf to a new one on its right, with the new record in one of
     /// them. A record that comes last in the last leaf opens a new leaf alone: keys that are inserted
     /// in order leave full leaves behind.
-    fn split(&self, inside: &mut Inside<C>, place: usize, record: &Arc<Record<C>>) {
-        let appends = place == inside.records.len() && inside.next.is_none();
-        let middle = if appends { place } else { inside.records.len() / 2 };
+    fn split(&self, inside: &mut Inside<C>, place: usize, entry: Entry<C>) {
+        let appends = place == inside.entries.len() && inside.next.is_none();
+        let middle = if appends { place } else { inside.entries.len() / 2 };
         let mut right = Vec::with_capacity(LEAF_RECORDS);
-        right.extend(inside.records.drain(middle..));
+        right.extend(inside.entries.drain(middle..));
         if place >= middle && (appends || place > middle) {
-            right.insert(place - middle, Arc::clone(record));
+            right.insert(place - middle, entry);
         } else {
-            inside.records.insert(place, Arc::clone(record));
+            inside.entries.insert(place, entry);
         }
-        let Some(low) = right.first().map(|record| record.key().clone()) else { return };
+        let Some(low) = right.first().map(|entry| entry.record.key().clone()) else { return };
         let leaf = Arc::new(Leaf::new(low.clone(), right, inside.high.take(), inside.next.take()));
         inside.high = Some(low.clone());
         inside.next = Some(Arc::clone(&leaf));
@@ -146,8 +175,8 @@ impl<C: RecordCell> Leaves<C> {
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
             } else {
-                inside.records.retain(|other| !Arc::ptr_eq(other, record));
-                let empty = inside.records.is_empty();
+                inside.entries.retain(|other| !Arc::ptr_eq(&other.record, record));
+                let empty = inside.entries.is_empty();
                 drop(inside);
                 if empty {
                     self.remove_if_empty(&leaf);
@@ -173,7 +202,7 @@ impl<C: RecordCell> Leaves<C> {
                 }
                 Some(next) if Arc::ptr_eq(&next, leaf) => {
                     let mut inside = leaf.inside.write();
-                    if inside.records.is_empty() && !inside.dead {
+                    if inside.entries.is_empty() && !inside.dead {
                         inside.dead = true;
                         before.next = inside.next.take();
                         before.high = inside.high.take();
@@ -199,7 +228,7 @@ impl<C: RecordCell> Leaves<C> {
         &self,
         hint: Option<Arc<Leaf<C>>>,
         key: &[u8],
-        visit: impl FnOnce(&RwLockReadGuard<'_, Inside<C>>) -> R,
+        visit: impl FnOnce(&Arc<Leaf<C>>, &RwLockReadGuard<'_, Inside<C>>) -> R,
     ) -> R {
         let mut leaf = hint.unwrap_or_else(|| self.at_fence(Bound::Included(key)));
         loop {
@@ -212,26 +241,38 @@ impl<C: RecordCell> Leaves<C> {
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
             } else {
-                return visit(&inside);
+                return visit(&leaf, &inside);
             }
         }
     }
 
     /// Visits the records of a leaf at the front of the cursor's span, in order, under the leaf's
     /// latch; `false` when the span is done.
-    pub fn visit_front(&self, cursor: &mut Cursor<C>, mut visit: impl FnMut(&[Arc<Record<C>>])) -> bool {
+    pub fn visit_front(&self, cursor: &mut Cursor<C>, mut visit: impl FnMut(&[Entry<C>])) -> bool {
+        self.visit_some(cursor, |entries| {
+            visit(entries);
+            entries.len()
+        })
+    }
+
+    /// The same, for a visitor that says how many of the records it took: the cursor goes on after them.
+    fn visit_some(&self, cursor: &mut Cursor<C>, mut visit: impl FnMut(&[Entry<C>]) -> usize) -> bool {
         if cursor.done {
             return false;
         }
-        let start = cursor.rest.start.clone();
-        let (high, next) = self.with_leaf(cursor.leaf.take(), &start, |inside| {
-            visit(within(&inside.records, &cursor.rest));
-            (inside.high.clone(), inside.next.clone())
+        let Cursor { rest, leaf, .. } = cursor;
+        let start = rest.start.clone();
+        let (from, next) = self.with_leaf(leaf.take(), &start, |leaf, inside| {
+            let entries = within(&inside.entries, leaf, inside.high.as_ref(), rest);
+            match entries.get(visit(entries)) {
+                Some(left) => (Some(left.record.key().clone()), Some(Arc::clone(leaf))),
+                None => (inside.high.clone(), inside.next.clone()),
+            }
         });
-        match high {
-            Some(high) if cursor.rest.contains(&high) => {
-                cursor.rest.start = high;
-                cursor.leaf = next;
+        match from {
+            Some(from) if rest.contains(&from) => {
+                rest.start = from;
+                *leaf = next;
             }
             _ => cursor.done = true,
         }
@@ -239,7 +280,7 @@ impl<C: RecordCell> Leaves<C> {
     }
 
     /// The same from the back; the records come in ascending order too.
-    pub fn visit_back(&self, cursor: &mut Cursor<C>, mut visit: impl FnMut(&[Arc<Record<C>>])) -> bool {
+    pub fn visit_back(&self, cursor: &mut Cursor<C>, mut visit: impl FnMut(&[Entry<C>])) -> bool {
         if cursor.done {
             return false;
         }
@@ -262,7 +303,7 @@ impl<C: RecordCell> Leaves<C> {
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
             } else {
-                visit(within(&inside.records, &cursor.rest));
+                visit(within(&inside.entries, &leaf, inside.high.as_ref(), &cursor.rest));
                 break;
             }
         }
@@ -274,30 +315,19 @@ impl<C: RecordCell> Leaves<C> {
         !cursor.done
     }
 
-    /// Reads the records of a leaf at one end of the cursor's span, and appends the rows that are
-    /// there, in key order; `false` when the span is done.
+    /// Reads the next records of the cursor's span, at most a stretch of one leaf, and appends the rows
+    /// that are there, in key order; `false` when the span is done.
     ///
     /// The latches of a stretch of records are held together, so that the values' cache misses overlap
     /// and are not met one by one. Whoever holds one of them takes no other latch, and all who take
     /// several take them in key order.
-    pub fn rows(
-        &self,
-        cursor: &mut Cursor<C>,
-        from: From,
-        at: ReadAt,
-        own: Option<&Arc<Status>>,
-        out: &mut VecDeque<(Key, Bytes)>,
-    ) -> bool {
-        let visit = |records: &[Arc<Record<C>>]| {
-            bring_near(records);
-            for stretch in records.chunks(STRETCH) {
-                read_together(stretch, at, own, out);
-            }
-        };
-        match from {
-            From::Front => self.visit_front(cursor, visit),
-            From::Back => self.visit_back(cursor, visit),
-        }
+    pub fn rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut VecDeque<(Key, Bytes)>) -> bool {
+        self.visit_some(cursor, |entries| {
+            let stretch = entries.get(..STRETCH).unwrap_or(entries);
+            bring_near(stretch);
+            read_together(stretch, at, out);
+            stretch.len()
+        })
     }
 
     /// Heap bytes of leaves and fences.
@@ -306,13 +336,13 @@ impl<C: RecordCell> Leaves<C> {
         const FENCE: usize = 80;
         let leaf = size_of::<Leaf<C>>() + 2 * size_of::<usize>();
         let leaves = self.fences.len() + 1;
-        self.room.load(Ordering::Relaxed) * size_of::<usize>() + leaves * (leaf + FENCE)
+        self.room.load(Ordering::Relaxed) * size_of::<Entry<C>>() + leaves * (leaf + FENCE)
     }
 }
 
 impl<C> Leaf<C> {
-    fn new(low: Key, records: Vec<Arc<Record<C>>>, high: Option<Key>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
-        Leaf { low, inside: RwLock::new(Inside { records, high, next, dead: false }) }
+    fn new(low: Key, entries: Vec<Entry<C>>, high: Option<Key>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
+        Leaf { low, inside: RwLock::new(Inside { entries, high, next, dead: false }) }
     }
 }
 
@@ -332,49 +362,80 @@ impl<C> Cursor<C> {
     }
 }
 
-/// From which end of its span a cursor goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum From {
-    /// From the smallest key.
-    Front,
-    /// From the largest key.
-    Back,
-}
-
 /// How many records are latched together.
 const STRETCH: usize = 32;
 
-fn read_together<C: RecordCell>(
-    stretch: &[Arc<Record<C>>],
-    at: ReadAt,
-    own: Option<&Arc<Status>>,
-    out: &mut VecDeque<(Key, Bytes)>,
-) {
-    let latched: SmallVec<[_; STRETCH]> = stretch.iter().map(|record| (record, record.latch())).collect();
-    let near = latched.iter().map(|(_, chain)| u64::from(chain.first_byte())).fold(0, |a, b| a ^ b);
+fn read_together<C: RecordCell>(stretch: &[Entry<C>], at: ReadAt, out: &mut VecDeque<(Key, Bytes)>) {
+    let latched: SmallVec<[_; STRETCH]> = stretch.iter().map(|entry| entry.record.latch()).collect();
+    let near = latched.iter().map(|chain| u64::from(chain.first_byte())).fold(0, |a, b| a ^ b);
     std::hint::black_box(near);
-    for (record, chain) in &latched {
-        if let Some(value) = chain.read(at, own).value {
-            out.push_back((record.key().clone(), value));
+    let short_keys: Bytes = stretch.iter().flat_map(|entry| entry.prefix.to_be_bytes()).collect::<Vec<u8>>().into();
+    for (place, (entry, chain)) in stretch.iter().zip(&latched).enumerate() {
+        if let Some(value) = chain.value(at) {
+            let start = place * PREFIX_BYTES;
+            let key = match entry.key_len {
+                0..=PREFIX_BYTES => short_keys.slice(start..start + entry.key_len),
+                _ => entry.record.key().clone(),
+            };
+            out.push_back((key, value));
         }
     }
 }
 
-/// Loads something of each record, and of its key, before any of them is latched: the misses overlap.
-pub(crate) fn bring_near<C: RecordCell>(records: &[Arc<Record<C>>]) {
-    std::hint::black_box(records.iter().map(|record| record.touch()).fold(0, |a, b| a ^ b));
+/// Loads something of each record before any of them is latched: the misses overlap.
+pub(crate) fn bring_near<C: RecordCell>(entries: &[Entry<C>]) {
+    std::hint::black_box(entries.iter().map(|entry| entry.record.touch()).fold(0, |a, b| a ^ b));
 }
 
-/// The records of a leaf that lie in a span.
-fn within<'r, C: RecordCell>(records: &'r [Arc<Record<C>>], span: &Span) -> &'r [Arc<Record<C>>] {
+/// The entries of a leaf that lie in a span. Looks only for the bounds that lie inside of the leaf.
+fn within<'e, C: RecordCell>(
+    entries: &'e [Entry<C>],
+    leaf: &Leaf<C>,
+    high: Option<&Key>,
+    span: &Span,
+) -> &'e [Entry<C>] {
     let before = |bound: &Key| {
         let start = prefix(bound);
-        records.partition_point(|record| record.cmp_key(bound, start).is_lt())
+        entries.partition_point(|entry| entry.cmp_key(bound, start).is_lt())
     };
-    let from = before(&span.start);
-    let to = match &span.end {
-        Some(end) => before(end),
-        None => records.len(),
+    let from = if span.start <= leaf.low { 0 } else { before(&span.start) };
+    let to = match (&span.end, high) {
+        (None, _) => entries.len(),
+        (Some(end), Some(high)) if high <= end => entries.len(),
+        (Some(end), _) => before(end),
     };
-    records.get(from..to).unwrap_or_default()
+    entries.get(from..to).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct NoCell;
+
+    impl RecordCell for NoCell {
+        fn try_seal(&self) -> bool {
+            false
+        }
+        fn is_sealed(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn keys_compare_as_their_bytes_do_whatever_their_length() {
+        let zeros = [0_u8; 20];
+        let long = b"a key of more than sixteen bytes";
+        let mut keys: Vec<&[u8]> = vec![b"", b"a", b"a\0", b"a\0\0", b"b", &zeros[..15], &zeros[..16], &zeros[..17]];
+        keys.extend([&long[..16], &long[..17], &long[..], b"a key of more that"]);
+        for a in &keys {
+            let record: Arc<Record<NoCell>> = Arc::new(Record::new(a, 1, &Arc::default()));
+            let entry = Entry::new(&record);
+            for b in &keys {
+                assert_eq!(entry.cmp_key(b, prefix(b)), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(record.is_of(b, prefix(b), 1), a == b, "{a:?} {b:?}");
+            }
+        }
+    }
 }

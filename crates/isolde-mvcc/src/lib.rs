@@ -21,6 +21,7 @@
 
 mod chain;
 mod counters;
+mod discard;
 mod fences;
 mod leaves;
 mod live;
@@ -32,10 +33,11 @@ mod timeline;
 mod value;
 mod views;
 
-pub use leaves::{Cursor, From};
+pub use leaves::Cursor;
 pub use live::Live;
 pub use record::{Found, FoundVersion, Latest, ReadAt, Record};
 pub use status::{Exposure, State, Status};
 pub use store::{SpanCheck, Store, StoreStats, Swept};
 pub use timeline::{Outcome, Timeline, VisibleWait, Wakers};
+pub use value::Packed;
 pub use views::{View, Views};

@@ -12,18 +12,17 @@ use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, RecordCell, Span, Ts};
 
 use crate::chain::Size;
-use crate::counters::Counters;
-use crate::leaves::{Cursor, From, Leaves, bring_near};
+use crate::leaves::{Cursor, Leaves, bring_near};
 use crate::live::Live;
 use crate::points::Points;
-use crate::record::{Latest, ReadAt, Record};
+use crate::record::{Latest, ReadAt, Record, Shared};
 use crate::status::Status;
 
 /// Records by key, and what nobody can see any more.
 pub struct Store<C: RecordCell> {
     points: Points<C>,
     leaves: Leaves<C>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     garbage: Mutex<VecDeque<Arc<Record<C>>>>,
 }
 
@@ -76,7 +75,7 @@ impl<C: RecordCell> Store<C> {
         Store {
             points: Points::new(),
             leaves: Leaves::new(),
-            counters: Arc::default(),
+            shared: Arc::default(),
             garbage: Mutex::new(VecDeque::new()),
         }
     }
@@ -106,8 +105,8 @@ impl<C: RecordCell> Store<C> {
     }
 
     fn create(&self, key: &[u8], hash: u64) -> Record<C> {
-        let record = Record::new(key, hash, &self.counters);
-        self.counters.add(hash, own_size(&record, 1));
+        let record = Record::new(key, hash, &self.shared);
+        self.shared.counters.add(hash, own_size(&record, 1));
         record
     }
 
@@ -122,31 +121,24 @@ impl<C: RecordCell> Store<C> {
     /// Appends the next records of the cursor's span, up to a leaf of them, in ascending order;
     /// `false` when the span is done. Records that come later into a part that was passed are missed.
     pub fn next_batch(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
-        self.leaves.visit_front(cursor, |records| {
-            bring_near(records);
-            out.extend(records.iter().cloned());
+        self.leaves.visit_front(cursor, |entries| {
+            bring_near(entries);
+            out.extend(entries.iter().map(|entry| Arc::clone(entry.record())));
         })
     }
 
     /// The same from the back, in descending order.
     pub fn next_batch_back(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
-        self.leaves.visit_back(cursor, |records| {
-            bring_near(records);
-            out.extend(records.iter().rev().cloned());
+        self.leaves.visit_back(cursor, |entries| {
+            bring_near(entries);
+            out.extend(entries.iter().rev().map(|entry| Arc::clone(entry.record())));
         })
     }
 
-    /// Reads the next leaf of the cursor's span in one go: appends the rows that `at` shows, in key
-    /// order whatever the end; `false` when the span is done.
-    pub fn next_rows(
-        &self,
-        cursor: &mut Cursor<C>,
-        from: From,
-        at: ReadAt,
-        own: Option<&Arc<Status>>,
-        out: &mut VecDeque<(Key, Bytes)>,
-    ) -> bool {
-        self.leaves.rows(cursor, from, at, own, out)
+    /// Reads the next few records of the cursor's span in one go: appends the rows that `at` shows, in
+    /// key order; `false` when the span is done.
+    pub fn next_rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut VecDeque<(Key, Bytes)>) -> bool {
+        self.leaves.rows(cursor, at, out)
     }
 
     /// Whether any key of a span has a version after `since` and at or before `at`, other than
@@ -156,9 +148,9 @@ impl<C: RecordCell> Store<C> {
         let mut check = SpanCheck::Unchanged;
         let mut more = true;
         while more && check == SpanCheck::Unchanged {
-            more = self.leaves.visit_front(&mut cursor, |records| {
-                bring_near(records);
-                let checks = records.iter().map(|record| check_record(record, since, at, own));
+            more = self.leaves.visit_front(&mut cursor, |entries| {
+                bring_near(entries);
+                let checks = entries.iter().map(|entry| check_record(entry.record(), since, at, own));
                 check = checks.into_iter().find(|check| *check != SpanCheck::Unchanged).unwrap_or(SpanCheck::Unchanged);
             });
         }
@@ -207,6 +199,7 @@ impl<C: RecordCell> Store<C> {
                 }
             }
         }
+        self.shared.discard.flush();
         swept
     }
 
@@ -227,7 +220,7 @@ impl<C: RecordCell> Store<C> {
         self.leaves.unlink(record);
         if self.points.remove(record) {
             record.bury();
-            self.counters.add(record.hash(), own_size(record, -1));
+            self.shared.counters.add(record.hash(), own_size(record, -1));
         }
     }
 
@@ -235,7 +228,7 @@ impl<C: RecordCell> Store<C> {
 
     /// Figures, each of a slightly different instant if others go on meanwhile.
     pub fn stats(&self) -> StoreStats {
-        let Size { versions, bytes } = self.counters.sum();
+        let Size { versions, bytes } = self.shared.counters.sum();
         let queue = self.garbage.lock().capacity() * size_of::<usize>();
         StoreStats {
             records: self.points.len(),
@@ -273,7 +266,7 @@ impl<C: RecordCell> Store<C> {
             let (own, chain) = (own_size(record, 1), record.chain_size());
             sum = Size { versions: sum.versions + chain.versions, bytes: sum.bytes + own.bytes + chain.bytes };
         }
-        let counted = self.counters.sum();
+        let counted = self.shared.counters.sum();
         if counted == sum { Ok(()) } else { Err(format!("counted {counted:?}, and there is {sum:?}")) }
     }
 

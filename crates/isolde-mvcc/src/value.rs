@@ -1,7 +1,7 @@
 //! Keys and values as they lie in memory.
 //!
 //! `Bytes` made from a `Vec` allocates a second time at its first clone, and its count of
-//! references then lies apart from the bytes. [`packed`] copies up to 510 bytes into one
+//! references then lies apart from the bytes. [`Packed`] copies up to 510 bytes into one
 //! allocation that holds the count and the bytes side by side: a clone is one increment, and a
 //! read meets one cache line more, not two. Longer ones are kept as they were given, without a
 //! copy; they keep alive whatever buffer they are a part of.
@@ -56,17 +56,66 @@ macro_rules! size_classes {
 size_classes! { 14 22 30 38 46 62 78 94 110 126 158 190 222 254 318 382 446 510 }
 
 /// The same bytes in one allocation of their own; long ones as they are.
-pub(crate) fn packed(bytes: Bytes) -> Bytes {
+fn packed(bytes: Bytes) -> Bytes {
     if bytes.is_empty() { Bytes::new() } else { copied(&bytes).unwrap_or(bytes) }
 }
 
-/// A copy of a key.
-pub(crate) fn packed_copy(bytes: &[u8]) -> Bytes {
+/// A copy, in one allocation.
+fn packed_copy(bytes: &[u8]) -> Bytes {
     if bytes.is_empty() { Bytes::new() } else { copied(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes)) }
 }
 
-/// What `packed` bytes of this length take of the heap.
-pub(crate) fn heap_size(len: usize) -> usize {
+/// A key or a value as it lies in memory. A clone allocates nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Packed(Bytes);
+
+impl Packed {
+    /// A copy.
+    #[must_use]
+    pub fn copy(bytes: &[u8]) -> Packed {
+        Packed(packed_copy(bytes))
+    }
+
+    /// The bytes; cloning them allocates nothing.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// Whether the bytes were copied here, and are not part of a buffer of somebody else.
+    pub(crate) fn is_own_copy(&self) -> bool {
+        packed_size(self.0.len()).is_some()
+    }
+
+    /// What this takes of the heap.
+    pub(crate) fn heap_size(&self) -> usize {
+        heap_size(self.0.len())
+    }
+}
+
+/// Copies short bytes; keeps long ones as they are.
+impl From<Bytes> for Packed {
+    fn from(bytes: Bytes) -> Packed {
+        Packed(packed(bytes))
+    }
+}
+
+impl std::ops::Deref for Packed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What packed bytes of this length take of the heap.
+fn heap_size(len: usize) -> usize {
     /// The count of references that `Bytes` keeps for bytes it did not copy.
     const SHARED: usize = 24;
     if len == 0 { 0 } else { packed_size(len).unwrap_or(len + SHARED) }

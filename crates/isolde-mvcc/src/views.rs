@@ -30,6 +30,7 @@ use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, Mutex, RwLock};
 use isolde_types::{Ts, mutant};
 
+use crate::discard::thread_number;
 use crate::live::Live;
 use crate::timeline::Timeline;
 
@@ -52,7 +53,7 @@ pub struct Views {
 
 #[derive(Debug)]
 struct Cached {
-    live: Arc<Live>,
+    live: Live,
     uses_left: usize,
 }
 
@@ -133,7 +134,7 @@ impl Views {
             first: Page::new(),
             overflow_pages: AtomicUsize::new(0),
             overflow: RwLock::new(Vec::new()),
-            cached: Mutex::new(Cached { live: Arc::new(Live::new([], Ts::ZERO)), uses_left: 0 }),
+            cached: Mutex::new(Cached { live: Live::new([], Ts::ZERO), uses_left: 0 }),
         }
     }
 
@@ -152,22 +153,22 @@ impl Views {
 
     /// The views that are live now; exact, at the price of reading every slot in use.
     #[must_use]
-    pub fn live(&self, timeline: &Timeline) -> Arc<Live> {
+    pub fn live(&self, timeline: &Timeline) -> Live {
         let upto = timeline.visible();
         self.floor.fetch_max(upto.0, Ordering::SeqCst);
         let live = Live::new(self.first.timestamps(), upto);
         if self.overflow_pages.load(Ordering::SeqCst) == 0 {
-            return Arc::new(live);
+            return live;
         }
         let overflow = self.overflow.read();
         let more = overflow.iter().flat_map(|page| page.timestamps());
-        Arc::new(Live::new(more.chain(live.views().iter().copied()), upto))
+        Live::new(more.chain(live.views().iter().copied()), upto)
     }
 
     /// The live views, for pruning on the side of a commit: exact while views are few, else a
     /// list that is taken again after as many uses as pay for it.
     #[must_use]
-    pub fn cached_live(&self, timeline: &Timeline) -> Arc<Live> {
+    pub fn cached_live(&self, timeline: &Timeline) -> Live {
         if self.overflow_pages.load(Ordering::Relaxed) == 0 {
             return self.live(timeline);
         }
@@ -178,7 +179,7 @@ impl Views {
         } else {
             cached.uses_left -= 1;
         }
-        Arc::clone(&cached.live)
+        cached.live.clone()
     }
 
     /// The read_ts of the oldest registered view.
@@ -199,7 +200,8 @@ impl Views {
     }
 
     fn claim(&self, ts: Ts) -> Arc<Slot> {
-        let hint = thread_hint();
+        // So that threads do not share a slot.
+        let hint = thread_number() % PAGE_SLOTS;
         self.first.claim(hint, ts).unwrap_or_else(|| self.claim_overflow(hint, ts))
     }
 
@@ -226,26 +228,6 @@ impl Default for Views {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Where this thread looks for a free slot first, so that threads do not share one.
-#[cfg(not(any(shuttle, loom)))]
-fn thread_hint() -> usize {
-    use std::cell::Cell;
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! { static HINT: Cell<usize> = const { Cell::new(usize::MAX) } }
-    HINT.with(|hint| {
-        if hint.get() == usize::MAX {
-            hint.set(THREADS.fetch_add(1, Ordering::Relaxed) % PAGE_SLOTS);
-        }
-        hint.get()
-    })
-}
-
-/// A model checker runs every thread from the same start, so that a run can be repeated.
-#[cfg(any(shuttle, loom))]
-fn thread_hint() -> usize {
-    0
 }
 
 #[cfg(test)]

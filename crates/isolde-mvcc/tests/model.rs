@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use isolde_mvcc::{Exposure, FoundVersion, ReadAt, Status, Store, Timeline, View, Views};
+use isolde_mvcc::{Exposure, FoundVersion, Packed, ReadAt, Status, Store, Timeline, View, Views};
 use isolde_types::{RecordCell, Span, Ts, TxnId};
 use proptest::prelude::*;
 
@@ -89,7 +89,7 @@ fn run(steps: Vec<Step>) {
             Step::Write(key, value) => {
                 let record = store.find_or_create(&name(key));
                 let status = Status::new(TxnId(1), Exposure::Private);
-                record.install(&status, 1, value.map(|value| vec![value].into()));
+                record.install(&status, 1, value.map(|value| Packed::copy(&[value])));
                 assert_eq!(
                     record.read(ReadAt::Newest, None).value.map(|v| v[0]),
                     states[states.len() - 1].get(&key).copied()

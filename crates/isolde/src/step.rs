@@ -187,13 +187,13 @@ impl Session {
     /// See [`Txn::put`](crate::Txn::put).
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Op<()> {
         let (key, value) = (copy(key), copy(value));
-        self.op(Patience::Default, |inner, wait| async move { inner.write(&wait, &key, Some(value)).await })
+        self.op(Patience::Default, |inner, wait| async move { inner.write(&wait, &key, Some(value.into())).await })
     }
 
     /// See [`Txn::insert`](crate::Txn::insert).
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Op<()> {
         let (key, value) = (copy(key), copy(value));
-        self.op(Patience::Default, |inner, wait| async move { inner.insert(&wait, &key, value).await })
+        self.op(Patience::Default, |inner, wait| async move { inner.insert(&wait, &key, value.into()).await })
     }
 
     /// See [`Txn::delete`](crate::Txn::delete).
@@ -218,7 +218,7 @@ impl Session {
     pub fn compare_and_set(&self, key: impl AsRef<[u8]>, expected: Option<&[u8]>, new: Option<&[u8]>) -> Op<Cas> {
         let (key, expected, new) = (copy(key), expected.map(copy), new.map(copy));
         self.op(Patience::Default, |inner, wait| async move {
-            inner.compare_and_set(&wait, &key, expected.as_deref(), new).await
+            inner.compare_and_set(&wait, &key, expected.as_deref(), new.map(Into::into)).await
         })
     }
 

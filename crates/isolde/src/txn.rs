@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use isolde_mvcc::Packed;
 use isolde_types::sync::Arc;
 use isolde_types::{Isolation, Key, KeyRange, LockMode, Mode, Ts, TxnId};
 
@@ -201,7 +202,7 @@ impl Txn {
     /// # Errors
     /// As for every operation; also `TooLarge`, `MemoryLimit`, `ReadOnly`.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.put_bytes(key, Bytes::copy_from_slice(value.as_ref()))
+        self.call().put(key, value)
     }
 
     /// Sets a key to a value that is not copied. Otherwise as [`put`](Txn::put).
@@ -376,7 +377,12 @@ impl Call<'_> {
     /// # Errors
     /// As there.
     pub fn put(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.put_bytes(key, Bytes::copy_from_slice(value.as_ref()))
+        self.put_packed(key.as_ref(), Packed::copy(value.as_ref()))
+    }
+
+    fn put_packed(self, key: &[u8], value: Packed) -> Result<()> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.write(&wait, key, Some(value)))
     }
 
     /// See [`Txn::put_bytes`].
@@ -384,8 +390,7 @@ impl Call<'_> {
     /// # Errors
     /// As there.
     pub fn put_bytes(self, key: impl AsRef<[u8]>, value: Bytes) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.write(&wait, key.as_ref(), Some(value)))
+        self.put_packed(key.as_ref(), value.into())
     }
 
     /// See [`Txn::insert`].
@@ -394,7 +399,7 @@ impl Call<'_> {
     /// As there.
     pub fn insert(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let wait = Wait::new(self.patience);
-        let value = Bytes::copy_from_slice(value.as_ref());
+        let value = Packed::copy(value.as_ref());
         self.block(&wait, self.txn.inner.insert(&wait, key.as_ref(), value))
     }
 
@@ -431,7 +436,7 @@ impl Call<'_> {
     /// As there.
     pub fn compare_and_set(self, key: impl AsRef<[u8]>, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<Cas> {
         let wait = Wait::new(self.patience);
-        let new = new.map(Bytes::copy_from_slice);
+        let new = new.map(Packed::copy);
         self.block(&wait, self.txn.inner.compare_and_set(&wait, key.as_ref(), expected, new))
     }
 

@@ -20,6 +20,7 @@ use isolde_locks::{Owner, Purpose};
 use isolde_mvcc::{Outcome, ReadAt, Status, View, Wakers};
 use isolde_types::sync::Arc;
 use isolde_types::{Key, LockMode, Ts, mutant};
+use smallvec::SmallVec;
 
 use super::certify::{Lost, ReadSet};
 use super::txn::{Body, RollbackOnDrop};
@@ -27,6 +28,12 @@ use super::wait::Wait;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
 use crate::isolation::{WriteCheck, WriteTiming};
+
+/// How many keys a write set may have before its commit allocates for them.
+const FEW: usize = 4;
+
+/// The records in which a commit has installed its versions.
+type Installed = SmallVec<[RecordRef; FEW]>;
 
 /// A commit that succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +58,10 @@ impl TxnInner {
         let ts = self.decide()?;
         std::mem::forget(guard);
         self.visible(wait, ts).await;
-        let resolved = std::mem::take(&mut self.body().resolved);
-        self.core.tap.commit(self, Some(ts), resolved);
+        if self.core.tap.is_open() {
+            let resolved = std::mem::take(&mut self.body().resolved);
+            self.core.tap.commit(self, Some(ts), resolved);
+        }
         Ok(Commit { ts })
     }
 
@@ -74,9 +83,10 @@ impl TxnInner {
         if self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit() {
             return Ok(());
         }
-        let keys: Vec<Key> = self.body().writes.iter().map(|(key, _)| key.clone()).collect();
+        let owner = self.owner();
+        let keys: SmallVec<[Key; FEW]> = self.body().writes.iter().map(|(key, _)| key.clone()).collect();
         for key in keys {
-            let record = self.lock_key(wait, &key, LockMode::Exclusive, Purpose::Write).await?;
+            let record = self.lock_key_as(&owner, wait, &key, LockMode::Exclusive, Purpose::Write).await?;
             self.body().writes.set_record(&key, record);
         }
         Ok(())
@@ -88,7 +98,7 @@ impl TxnInner {
         let status = self.status(&mut body);
         let owner = TxnInner::owner_if_any(&body);
         self.check_writes(&mut body, &status)?;
-        let mut installed = Vec::with_capacity(body.writes.len());
+        let mut installed = Installed::with_capacity(body.writes.len());
         if mutant!("publish-before-installed") {
             let (ts, wakers) = self.core.timeline.commit_at_once(&status);
             wakers.wake();
@@ -137,7 +147,7 @@ impl TxnInner {
     }
 
     /// Step 2, second half: every write becomes an in-flight version of its record.
-    fn install(&self, body: &mut Body, status: &Arc<Status>, installed: &mut Vec<RecordRef>) -> Result<()> {
+    fn install(&self, body: &mut Body, status: &Arc<Status>, installed: &mut Installed) -> Result<()> {
         let redact = self.core.config.redact;
         let mut resolved: Vec<(Key, Bytes)> = Vec::new();
         for (key, write) in body.writes.iter_mut() {
@@ -149,7 +159,7 @@ impl TxnInner {
             let value = write.pending.resolve(key, base.as_deref(), redact)?;
             self.core.check_value(value.as_deref().unwrap_or_default())?;
             if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
-                resolved.push((key.clone(), value.clone()));
+                resolved.push((key.clone(), value.bytes().clone()));
             }
             if self.policy.writes == WriteTiming::AtCommit {
                 write.record = Some(record.clone());
@@ -190,7 +200,7 @@ impl TxnInner {
     }
 
     /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
-    fn after_flip(&self, ts: Ts, installed: Vec<RecordRef>, owner: Option<Arc<Owner<RecordRef>>>) -> Ts {
+    fn after_flip(&self, ts: Ts, installed: Installed, owner: Option<Arc<Owner<RecordRef>>>) -> Ts {
         // Its own view goes first: it needs no version any more, and would only hold back collection.
         let views = self.take_views(&mut self.body());
         drop::<(Option<View>, Option<View>)>(views);

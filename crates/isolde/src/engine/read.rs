@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use isolde_locks::Purpose;
-use isolde_mvcc::{Found, FoundVersion, Latest, ReadAt};
+use isolde_mvcc::{Found, FoundVersion, Latest, Packed, ReadAt};
 use isolde_types::sync::Arc;
 use isolde_types::{LockMode, Ts, mutant};
 
@@ -54,6 +54,7 @@ impl TxnInner {
         if intent == Intent::Plain
             && let Some((Pending::Value(value), seq)) = own
         {
+            let value = value.map(Packed::into_bytes);
             self.core.tap.read_own(self, key, seq, value.as_ref());
             return Ok(value);
         }
@@ -63,6 +64,7 @@ impl TxnInner {
             return Ok(base.value);
         };
         let value = pending.resolve(&Bytes::copy_from_slice(key), base.value.as_deref(), self.core.config.redact)?;
+        let value = value.map(Packed::into_bytes);
         match pending {
             Pending::Value(_) => self.core.tap.read_own(self, key, seq, value.as_ref()),
             Pending::Blind(_) => self.tell(key, &base),

@@ -1,6 +1,6 @@
 //! Who is active, and who committed lately: for people, for errors, and for limits.
 
-use isolde_types::sync::atomic::{AtomicUsize, Ordering};
+use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak};
 use isolde_types::{Ts, TxnId};
 
@@ -46,6 +46,34 @@ pub(crate) struct Registry {
 pub(crate) struct Place {
     shard: usize,
     slot: usize,
+}
+
+impl Place {
+    const NOWHERE: u64 = 0;
+
+    fn pack(self) -> u64 {
+        (self.slot * SHARDS + self.shard) as u64 + 1
+    }
+
+    fn unpack(word: u64) -> Option<Place> {
+        let place = usize::try_from(word.checked_sub(1)?).ok()?;
+        Some(Place { shard: place % SHARDS, slot: place / SHARDS })
+    }
+}
+
+/// The place of a transaction that is entered once and leaves once.
+#[derive(Debug, Default)]
+pub(crate) struct PlaceCell(AtomicU64);
+
+impl PlaceCell {
+    pub fn set(&self, place: Place) {
+        self.0.store(place.pack(), Ordering::Release);
+    }
+
+    /// The place, for the one who gets it.
+    pub fn take(&self) -> Option<Place> {
+        Place::unpack(self.0.swap(Place::NOWHERE, Ordering::AcqRel))
+    }
 }
 
 impl Registry {

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use isolde_locks::{LockCell, Purpose};
-use isolde_mvcc::{Found, FoundVersion, From, ReadAt, View};
+use isolde_mvcc::{Found, FoundVersion, ReadAt, View};
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, LockMode, Span, Ts, mutant};
 
@@ -136,7 +136,7 @@ impl ScanCore {
                 Some(view) => ReadAt::At(view.ts()),
                 None => ReadAt::At(self.txn.read_ts()),
             };
-            if !self.txn.core.store.next_rows(cursor, From::Front, at, None, &mut self.ready) {
+            if !self.txn.core.store.next_rows(cursor, at, &mut self.ready) {
                 // What is left, if anything, is for `next`: it knows how to end.
                 self.reads_leaves = false;
                 self.rest = None;
@@ -396,7 +396,7 @@ impl ScanCore {
     async fn resolve(&self, wait: &Wait, step: &Step) -> Result<Resolved> {
         let base = match (&step.own, &step.record) {
             (Some((_, Pending::Value(value), seq)), _) => {
-                return Ok(Resolved::own(value.clone(), *seq));
+                return Ok(Resolved::own(value.as_ref().map(|value| value.bytes().clone()), *seq));
             }
             (_, Some(record)) => self.row(wait, record).await?,
             (_, None) => Resolved::nothing(),
@@ -405,6 +405,7 @@ impl ScanCore {
             None => Ok(base),
             Some((key, pending, seq)) => {
                 let value = pending.resolve(key, base.value.as_deref(), self.txn.core.config.redact)?;
+                let value = value.map(isolde_mvcc::Packed::into_bytes);
                 Ok(Resolved { value, tap: base.tap.or(Some((TapVersion::Own(*seq), None))) })
             }
         }

@@ -13,7 +13,7 @@ use isolde_types::{Isolation, Key, LockMode, Mode, Span, Ts, TxnId, mutant};
 
 use super::certify::ReadSet;
 use super::gate::{Duty, Gate};
-use super::registry::Place;
+use super::registry::PlaceCell;
 use super::wait::{Cause, Patience, Wait};
 use super::write_set::WriteSet;
 use super::{Core, RecordRef};
@@ -88,7 +88,7 @@ pub(crate) struct TxnInner {
     began: Option<Duration>,
     ended_by: AtomicU8,
     wounded_by: AtomicU64,
-    place: Mutex<Option<Place>>,
+    place: PlaceCell,
     /// The last operation's error, if it was a retryable one: a body may wrap it in its own type.
     retryable: Mutex<Option<Error>>,
     has_retryable: AtomicBool,
@@ -116,13 +116,13 @@ impl TxnInner {
             began: core.config.limits.snapshot_age.map(|_| core.config.clock.now()),
             ended_by: AtomicU8::new(EndedBy::Caller as u8),
             wounded_by: AtomicU64::new(0),
-            place: Mutex::new(None),
+            place: PlaceCell::default(),
             retryable: Mutex::new(None),
             has_retryable: AtomicBool::new(false),
             body: Mutex::new(Body::default()),
         });
         let place = core.registry.enter(Arc::downgrade(&txn));
-        *txn.place.lock() = Some(place);
+        txn.place.set(place);
         core.tap.begin(&txn);
         Ok(txn)
     }
@@ -261,7 +261,8 @@ impl TxnInner {
             if error.ends_transaction() && !mutant!("victim-keeps-locks") {
                 self.roll_back();
             }
-        } else if self.has_retryable.swap(false, Ordering::Relaxed) {
+        } else if self.has_retryable.load(Ordering::Relaxed) {
+            self.has_retryable.store(false, Ordering::Relaxed);
             self.retryable.lock().take();
         }
     }
@@ -347,7 +348,7 @@ impl TxnInner {
     }
 
     pub fn deregister(&self, count: impl FnOnce(&mut super::registry::Counts)) {
-        if let Some(place) = self.place.lock().take() {
+        if let Some(place) = self.place.take() {
             self.core.registry.leave(place, count);
         }
     }
@@ -387,10 +388,22 @@ impl TxnInner {
         purpose: Purpose,
     ) -> Result<RecordRef> {
         let owner = self.owner();
+        self.lock_key_as(&owner, wait, key, mode, purpose).await
+    }
+
+    /// The same, for a caller that has the owner.
+    pub async fn lock_key_as(
+        &self,
+        owner: &Arc<Owner<RecordRef>>,
+        wait: &Wait,
+        key: &[u8],
+        mode: LockMode,
+        purpose: Purpose,
+    ) -> Result<RecordRef> {
         loop {
             let record = RecordRef(self.core.store.find_or_create(key));
             let policy = wait_policy(wait);
-            let acquire = self.core.locks.lock_key(&owner, record.clone(), mode, purpose, policy);
+            let acquire = self.core.locks.lock_key(owner, record.clone(), mode, purpose, policy);
             match lock_wait(wait, acquire).await {
                 Ok(()) => return Ok(record),
                 Err(LockError::Sealed) => {}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use isolde_locks::Purpose;
-use isolde_mvcc::ReadAt;
+use isolde_mvcc::{Packed, ReadAt};
 use isolde_types::sync::Arc;
 use isolde_types::{Key, LockMode, Span, mutant};
 
@@ -33,7 +33,7 @@ pub enum Cas {
 
 impl TxnInner {
     /// Sets or deletes a key, reading nothing.
-    pub async fn write(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Option<Bytes>) -> Result<()> {
+    pub async fn write(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Option<Packed>) -> Result<()> {
         if let Some(value) = &value {
             self.core.check_value(value)?;
         }
@@ -49,7 +49,7 @@ impl TxnInner {
     pub async fn merge(self: &Arc<Self>, wait: &Wait, operator: &str, key: &[u8], operand: &[u8]) -> Result<()> {
         self.core.check_value(operand)?;
         let operator = self.merge_operator(operator, key)?;
-        let op = BlindOp::Merge(operator, Bytes::copy_from_slice(operand));
+        let op = BlindOp::Merge(operator, Packed::copy(operand).into_bytes());
         self.change(wait, key, Pending::Blind(vec![op])).await
     }
 
@@ -64,7 +64,7 @@ impl TxnInner {
     }
 
     /// Sets a key that must be absent: a read of its absence, and a write.
-    pub async fn insert(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Bytes) -> Result<()> {
+    pub async fn insert(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Packed) -> Result<()> {
         self.check_write(key)?;
         self.core.check_value(&value)?;
         match self.get_to_write(wait, key).await? {
@@ -79,7 +79,7 @@ impl TxnInner {
         wait: &Wait,
         key: &[u8],
         expected: Option<&[u8]>,
-        new: Option<Bytes>,
+        new: Option<Packed>,
     ) -> Result<Cas> {
         self.check_write(key)?;
         if let Some(new) = &new {
@@ -102,7 +102,7 @@ impl TxnInner {
     ) -> Result<Option<Bytes>> {
         self.check_write(key)?;
         let before = self.get_to_write(wait, key).await?;
-        self.write(wait, key, update(before.as_deref())).await?;
+        self.write(wait, key, update(before.as_deref()).map(Packed::from)).await?;
         Ok(before)
     }
 
@@ -113,8 +113,9 @@ impl TxnInner {
         if let Some(write) = self.body().writes.get(key)
             && let Pending::Value(value) = &write.pending
         {
-            self.core.tap.read_own(self, key, write.seq, value.as_ref());
-            return Ok(value.clone());
+            let value = value.as_ref().map(Packed::bytes);
+            self.core.tap.read_own(self, key, write.seq, value);
+            return Ok(value.cloned());
         }
         if self.policy.writes == WriteTiming::AtOnce {
             self.lock_key(wait, key, LockMode::Exclusive, Purpose::Write).await?;
@@ -136,7 +137,7 @@ impl TxnInner {
             WriteTiming::AtCommit => {
                 let mut body = self.body();
                 let pending = body.writes.combined(key, change, self.core.config.redact)?;
-                self.put(&mut body, Key::copy_from_slice(key), pending, None).map(|_| ())
+                self.put(&mut body, Packed::copy(key).into_bytes(), pending, None).map(|_| ())
             }
         }
     }
@@ -167,7 +168,7 @@ impl TxnInner {
         body.next_seq += 1;
         let seq = body.next_seq;
         let value = match &pending {
-            Pending::Value(value) => value.as_ref(),
+            Pending::Value(value) => value.as_ref().map(Packed::bytes),
             Pending::Blind(_) => None,
         };
         self.core.tap.write(self, &key, seq, value, pending.is_blind());

@@ -1,13 +1,12 @@
 //! The write set: what a transaction has written and not yet committed, in key order.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
 use bytes::Bytes;
+use isolde_mvcc::Packed;
 use isolde_types::sync::Arc;
 use isolde_types::{Key, Span};
 
 use super::RecordRef;
+use super::key_map::KeyMap;
 use crate::error::{Error, KeyText, MergeError, Redact, Result};
 
 /// A registered merge operator: from the value, if there is one, and the operand, the new value.
@@ -31,11 +30,11 @@ pub(crate) enum BlindOp {
 
 impl BlindOp {
     /// What this makes of `base`.
-    fn apply(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Bytes> {
+    fn apply(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Packed> {
         match self {
             BlindOp::Increment(by) => increment(key, base, *by, redact),
             BlindOp::Merge(operator, operand) => {
-                (operator.function)(base, operand).map(Bytes::from).map_err(|reason| {
+                (operator.function)(base, operand).map(|value| Packed::from(Bytes::from(value))).map_err(|reason| {
                     Error::Merge(Box::new(MergeError {
                         operator: (&*operator.name).into(),
                         key: KeyText::new(key, redact),
@@ -48,32 +47,32 @@ impl BlindOp {
 }
 
 /// A counter is 8 bytes, a big-endian `i64`; an absent one is 0.
-fn increment(key: &Key, base: Option<&[u8]>, by: i64, redact: Redact) -> Result<Bytes> {
+fn increment(key: &Key, base: Option<&[u8]>, by: i64, redact: Redact) -> Result<Packed> {
     let shown = || Box::new(KeyText::new(key, redact));
     let value = match base {
         None => 0,
         Some(bytes) => i64::from_be_bytes(bytes.try_into().map_err(|_| Error::NotACounter(shown()))?),
     };
     let sum = value.checked_add(by).ok_or_else(|| Error::CounterOverflow(shown()))?;
-    Ok(Bytes::copy_from_slice(&sum.to_be_bytes()))
+    Ok(Packed::copy(&sum.to_be_bytes()))
 }
 
 /// What a key is to become.
 #[derive(Clone)]
 pub(crate) enum Pending {
     /// This value, or nothing: a put or a delete.
-    Value(Option<Bytes>),
+    Value(Option<Packed>),
     /// What these changes, in order, make of the newest committed value.
     Blind(Vec<BlindOp>),
 }
 
 impl Pending {
     /// The value over `base`, which is what the key would have without this transaction.
-    pub fn resolve(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Option<Bytes>> {
+    pub fn resolve(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Option<Packed>> {
         match self {
             Pending::Value(value) => Ok(value.clone()),
             Pending::Blind(ops) => {
-                let mut value: Option<Bytes> = None;
+                let mut value: Option<Packed> = None;
                 for op in ops {
                     let before = value.as_deref().or(base);
                     value = Some(op.apply(key, before, redact)?);
@@ -89,7 +88,7 @@ impl Pending {
 
     pub fn size(&self) -> usize {
         match self {
-            Pending::Value(value) => value.as_ref().map_or(0, Bytes::len),
+            Pending::Value(value) => value.as_ref().map_or(0, |value| value.len()),
             Pending::Blind(ops) => ops
                 .iter()
                 .map(|op| match op {
@@ -120,7 +119,7 @@ struct Undo {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct WriteSet {
-    writes: BTreeMap<Key, Write>,
+    writes: KeyMap<Write>,
     undo: Vec<Undo>,
     /// Undo is only kept while there is a savepoint to return to.
     keep_undo: bool,
@@ -165,11 +164,7 @@ impl WriteSet {
         if self.writes.is_empty() || span.is_empty() {
             return Vec::new();
         }
-        let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.writes
-            .range::<[u8], _>((Bound::Included(&span.start[..]), end))
-            .map(|(key, write)| (key.clone(), write.pending.clone(), write.seq))
-            .collect()
+        self.writes.range(span).map(|(key, write)| (key.clone(), write.pending.clone(), write.seq)).collect()
     }
 
     /// What the key would be after `change`, seen from this write set alone.
@@ -189,11 +184,13 @@ impl WriteSet {
     /// Sets what the key is to become.
     pub fn set(&mut self, key: Key, write: Write) {
         self.bytes += key.len() + write.pending.size();
-        let before = self.writes.insert(key.clone(), write);
+        let undo_key = self.keep_undo.then(|| key.clone());
+        let key_len = key.len();
+        let before = self.writes.insert(key, write);
         if let Some(before) = &before {
-            self.bytes -= key.len() + before.pending.size();
+            self.bytes -= key_len + before.pending.size();
         }
-        if self.keep_undo {
+        if let Some(key) = undo_key {
             self.undo.push(Undo { key, before });
         }
     }
@@ -227,7 +224,7 @@ mod tests {
     use super::*;
 
     fn put(value: &'static str, seq: u32) -> Write {
-        Write { pending: Pending::Value(Some(value.into())), seq, record: None }
+        Write { pending: Pending::Value(Some(Packed::copy(value.as_bytes()))), seq, record: None }
     }
 
     #[test]
