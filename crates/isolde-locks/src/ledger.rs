@@ -7,6 +7,7 @@ use isolde_types::{Key, LockMode, Span};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 /// What a lock is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,9 @@ pub(crate) enum Locked<H> {
     Span(Span),
 }
 
+/// How many acquisitions need no allocation.
+const INLINE: usize = 2;
+
 /// One acquisition.
 struct Entry<H> {
     locked: Locked<H>,
@@ -37,7 +41,7 @@ struct Entry<H> {
 
 /// The acquisitions of one transaction, oldest first.
 pub(crate) struct Ledger<H> {
-    entries: Vec<Entry<H>>,
+    entries: SmallVec<[Entry<H>; INLINE]>,
     marked: bool,
     /// Locks taken by the word that met a span, and were inflated before they could be taken back:
     /// each with the mode held before. Until that is done no other request may build on them.
@@ -46,7 +50,7 @@ pub(crate) struct Ledger<H> {
 
 impl<H> Default for Ledger<H> {
     fn default() -> Self {
-        Ledger { entries: Vec::new(), marked: false, tentative: Vec::new() }
+        Ledger { entries: SmallVec::new(), marked: false, tentative: Vec::new() }
     }
 }
 
@@ -74,7 +78,7 @@ impl<H: crate::Handle> Ledger<H> {
 
     /// Forgets the writes' locks since the mark; gives what each of them is now to be held in.
     pub fn undo_to(&mut self, mark: LockMark) -> Vec<(Locked<H>, Option<LockMode>)> {
-        let since = self.entries.split_off(mark.0.min(self.entries.len()));
+        let since: Vec<_> = self.entries.drain(mark.0.min(self.entries.len())..).collect();
         let (reads, writes): (Vec<_>, Vec<_>) = since.into_iter().partition(|entry| entry.purpose == Purpose::Read);
         self.entries.extend(reads);
         let mut keys: HashMap<Key, Option<LockMode>, RandomState> = HashMap::default();

@@ -11,10 +11,12 @@
 //! Latch order: the graph mutex, then a shard of the registry or a ledger. Wakers and `OnWound` are
 //! called under none of them.
 
-use std::future::Future;
+mod acquire;
+mod release;
+mod word;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -24,11 +26,13 @@ use isolde_types::{Key, LockMode, Span, TxnId};
 
 use crate::cell::{LockCell, Word};
 use crate::error::LockError;
-use crate::ledger::{LockMark, Locked, Purpose};
+use crate::ledger::{Locked, Purpose};
 use crate::owner::{OnWound, Owner, OwnerSpec};
 use crate::policy::{LockConfig, WaitPolicy};
-use crate::report::{Blocker, DeadlockReport};
+use crate::report::DeadlockReport;
 use crate::table::{Alone, Answer, Effects, Party, Refusal, Table, Target, Ticket};
+pub use acquire::Acquire;
+use acquire::Progress;
 
 /// A record, as far as the lock manager knows one: a key, and the word in which its lock is.
 pub trait Handle: Clone + Send + Sync + 'static {
@@ -52,10 +56,10 @@ pub struct Granted {
 }
 
 /// How many registries of owners there are.
-const SHARDS: usize = 64;
+const SHARDS: usize = if cfg!(any(shuttle, loom)) { 4 } else { 256 };
 
-/// One registry of owners.
-type Owners<H> = Mutex<HashMap<TxnId, Weak<Owner<H>>, RandomState>>;
+/// One registry of owners: identities follow each other, so that each has few at a time, in no order.
+type Owners<H> = Mutex<Vec<(TxnId, Weak<Owner<H>>)>>;
 
 /// The lock manager; see the crate.
 pub struct LockManager<H> {
@@ -117,7 +121,7 @@ impl<H: Handle> LockManager<H> {
     /// [`release_all`](LockManager::release_all).
     pub fn owner(&self, spec: OwnerSpec) -> Arc<Owner<H>> {
         let owner = Arc::new(Owner::new(spec));
-        self.shard(owner.id).lock().insert(owner.id, Arc::downgrade(&owner));
+        self.shard(owner.id).lock().push((owner.id, Arc::downgrade(&owner)));
         owner
     }
 
@@ -151,102 +155,6 @@ impl<H: Handle> LockManager<H> {
         self.announce_span(&span, records);
         let locked = Locked::Span(span);
         Acquire { manager: self, owner, locked, mode, purpose, wait, announced: true, state: Progress::Ask }
-    }
-
-    // --- the word -----------------------------------------------------------------------------
-
-    /// Tries to have the lock by the word alone; `None` if the table must be asked.
-    fn try_word(
-        &self,
-        owner: &Arc<Owner<H>>,
-        handle: &H,
-        mode: LockMode,
-        purpose: Purpose,
-    ) -> Option<Result<(), LockError>> {
-        if let Err(error) = admit(owner) {
-            return Some(Err(error));
-        }
-        // The latch is held until the lock is written down or taken back: another operation of the
-        // same transaction must not be granted what stands in the word on trial.
-        let mut ledger = owner.ledger.lock();
-        if owner.ended.load(SeqCst) {
-            return Some(Err(LockError::Ended));
-        }
-        let cell = handle.cell();
-        let before = cell.load();
-        let earlier = match before {
-            Word::Sealed => return Some(Err(LockError::Sealed)),
-            Word::Thin(held, holder) if holder == owner.id => Some(held),
-            Word::Free => None,
-            Word::Fat | Word::Thin(..) => return None,
-        };
-        if !ledger.tentative.is_empty() {
-            return None;
-        }
-        if earlier >= Some(mode) {
-            ledger.push_again(|| Locked::Key(handle.clone()), mode, purpose);
-            return Some(Ok(()));
-        }
-        let limit = self.config.max_locks_per_txn;
-        if ledger.len() >= limit {
-            return Some(Err(LockError::TooManyLocks { limit }));
-        }
-        // A span may be about that conflicts: asked before the word is taken only to save the detour,
-        // asked again after it was taken because only then the answer counts.
-        let taken = Word::Thin(mode, owner.id);
-        if self.spans.load(SeqCst) != 0 || !cell.change(before, taken) {
-            return None;
-        }
-        if self.spans.load(SeqCst) != 0 {
-            if !cell.change(taken, before) {
-                ledger.tentative.push((handle.clone(), earlier));
-            }
-            return None;
-        }
-        ledger.push(Locked::Key(handle.clone()), mode, purpose);
-        Some(Ok(()))
-    }
-
-    fn check_limit(&self, owner: &Owner<H>) -> Result<(), LockError> {
-        let limit = self.config.max_locks_per_txn;
-        if owner.ledger.lock().len() < limit { Ok(()) } else { Err(LockError::TooManyLocks { limit }) }
-    }
-
-    /// Writes a lock down; gives it back if the transaction has ended meanwhile.
-    fn enter_ledger(
-        &self,
-        owner: &Arc<Owner<H>>,
-        locked: Locked<H>,
-        mode: LockMode,
-        purpose: Purpose,
-    ) -> Result<(), LockError> {
-        let mut ledger = owner.ledger.lock();
-        if !owner.ended.load(SeqCst) {
-            ledger.push(locked, mode, purpose);
-            return Ok(());
-        }
-        drop(ledger);
-        match &locked {
-            Locked::Key(handle) if self.give_back_word(owner, handle, None) => {}
-            Locked::Key(handle) => self.release_in_table(owner, std::slice::from_ref(handle)),
-            Locked::Span(_) => self.release_in_table(owner, &[]),
-        }
-        Err(LockError::Ended)
-    }
-
-    /// Takes back the locks that met a span and were inflated before the word could be set back: by
-    /// the scanner, or by a third transaction that wants the key. They were never granted.
-    fn take_back_tentative(&self, graph: &mut Graph<H>, owner: &Arc<Owner<H>>) -> Effects {
-        let tentative = std::mem::take(&mut owner.ledger.lock().tentative);
-        let mut effects = Effects::default();
-        for (handle, earlier) in tentative {
-            if !self.give_back_word(owner, &handle, earlier) {
-                let target = Target::Key(handle.key().clone());
-                effects = effects.and(graph.table.set_mode(owner.id, &target, earlier));
-                self.deflate(graph, handle.key());
-            }
-        }
-        effects
     }
 
     // --- the table ----------------------------------------------------------------------------
@@ -432,97 +340,6 @@ impl<H: Handle> LockManager<H> {
         }
     }
 
-    /// Lowers or gives back locks one by one.
-    fn give_back(&self, owner: &Arc<Owner<H>>, locks: Vec<(Locked<H>, Option<LockMode>)>) {
-        for (locked, mode) in locks {
-            if let Locked::Key(handle) = &locked
-                && self.give_back_word(owner, handle, mode)
-            {
-                continue;
-            }
-            let mut graph = self.graph.lock();
-            let effects = graph.table.set_mode(owner.id, &target_of(&locked), mode);
-            let aftermath = self.settle(&mut graph, effects);
-            self.deflate_locked(&mut graph, &locked);
-            drop(graph);
-            aftermath.perform();
-            if matches!(locked, Locked::Span(_)) {
-                self.drop_spans(1);
-            }
-        }
-    }
-
-    /// Gives back, or lowers, a lock that the word alone knows; `false` if the table has it.
-    fn give_back_word(&self, owner: &Owner<H>, handle: &H, mode: Option<LockMode>) -> bool {
-        let after = mode.map_or(Word::Free, |mode| Word::Thin(mode, owner.id));
-        loop {
-            match handle.cell().load() {
-                before @ Word::Thin(_, holder) if holder == owner.id => {
-                    if handle.cell().change(before, after) {
-                        return true;
-                    }
-                }
-                Word::Fat => return false,
-                Word::Thin(..) | Word::Free | Word::Sealed => return true,
-            }
-        }
-    }
-
-    fn drop_spans(&self, count: usize) {
-        if count > 0 {
-            self.spans.fetch_sub(count, SeqCst);
-        }
-    }
-
-    // --- giving back ------------------------------------------------------------------------------
-
-    /// A place to return to with [`release_to`](LockManager::release_to).
-    pub fn mark(&self, owner: &Owner<H>) -> LockMark {
-        owner.ledger.lock().mark()
-    }
-
-    /// Gives back the locks that writes took since the mark, and wakes those who waited for them.
-    pub fn release_to(&self, owner: &Arc<Owner<H>>, mark: &LockMark) {
-        let locks = owner.ledger.lock().undo_to(*mark);
-        self.give_back(owner, locks);
-    }
-
-    /// Gives everything back, ends the transaction's waits, and wakes those who waited for it, in
-    /// queue order. The transaction gets no lock any more. Idempotent.
-    pub fn release_all(&self, owner: &Arc<Owner<H>>) {
-        let locks: Vec<Locked<H>> = {
-            let mut ledger = owner.ledger.lock();
-            owner.ended.store(true, SeqCst);
-            let tentative = std::mem::take(&mut ledger.tentative);
-            ledger.take().chain(tentative.into_iter().map(|(handle, _)| Locked::Key(handle))).collect()
-        };
-        let mut spans = 0;
-        let mut fat = Vec::new();
-        for locked in locks {
-            match locked {
-                Locked::Key(handle) if self.give_back_word(owner, &handle, None) => {}
-                Locked::Key(handle) => fat.push(handle),
-                Locked::Span(_) => spans += 1,
-            }
-        }
-        if owner.in_table.load(SeqCst) || !fat.is_empty() {
-            self.release_in_table(owner, &fat);
-        }
-        self.drop_spans(spans);
-        self.shard(owner.id).lock().remove(&owner.id);
-    }
-
-    fn release_in_table(&self, owner: &Arc<Owner<H>>, fat: &[H]) {
-        let mut graph = self.graph.lock();
-        let effects = graph.table.release(owner.id);
-        for handle in fat {
-            self.deflate(&mut graph, handle.key());
-        }
-        let aftermath = self.settle(&mut graph, effects);
-        drop(graph);
-        aftermath.perform();
-    }
-
     // --- questions --------------------------------------------------------------------------------
 
     /// What the transaction holds on a key by itself.
@@ -551,125 +368,18 @@ impl<H: Handle> LockManager<H> {
     pub(crate) fn owners(&self) -> Vec<Arc<Owner<H>>> {
         let mut all: Vec<Arc<Owner<H>>> = Vec::new();
         for shard in &self.owners {
-            all.extend(shard.lock().values().filter_map(Weak::upgrade));
+            all.extend(shard.lock().iter().filter_map(|(_, owner)| owner.upgrade()));
         }
         all.sort_by_key(|owner| owner.id);
         all
     }
 
     fn find_owner(&self, txn: TxnId) -> Option<Arc<Owner<H>>> {
-        self.shard(txn).lock().get(&txn).and_then(Weak::upgrade)
+        self.shard(txn).lock().iter().find(|(id, _)| *id == txn).and_then(|(_, owner)| owner.upgrade())
     }
 
     fn shard(&self, txn: TxnId) -> &Owners<H> {
         &self.owners[usize::try_from(txn.0).unwrap_or(0) % SHARDS]
-    }
-}
-
-/// A lock that is being acquired.
-///
-/// Ready at once where nobody is in the way, and then nothing is allocated. Pending it is in its
-/// queue; whoever releases what it waits for wakes it. Dropped while it is pending, or granted but not
-/// polled since, it leaves the queue and holds nothing that the transaction did not hold before.
-#[must_use = "a lock is asked for, and waited for, by polling"]
-pub struct Acquire<'a, H: Handle> {
-    manager: &'a LockManager<H>,
-    owner: &'a Arc<Owner<H>>,
-    locked: Locked<H>,
-    mode: LockMode,
-    purpose: Purpose,
-    wait: WaitPolicy,
-    /// The count of spans was raised for this request.
-    announced: bool,
-    state: Progress,
-}
-
-/// How far a request has come.
-enum Progress {
-    /// The word did not do: the table is to be asked.
-    Ask,
-    /// It is in its queue.
-    Waits(Ticket),
-    /// It is over; the outcome is still to be fetched if it is there.
-    Done(Option<Result<Granted, LockError>>),
-}
-
-impl<H: Handle> Future for Acquire<'_, H> {
-    type Output = Result<Granted, LockError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let request = self.get_mut();
-        let manager = request.manager;
-        match &mut request.state {
-            Progress::Done(outcome) => Poll::Ready(outcome.take().unwrap_or(Err(LockError::Ended))),
-            Progress::Waits(ticket) => {
-                let ticket = *ticket;
-                manager.look(request, ticket, cx.waker())
-            }
-            Progress::Ask => {
-                request.state = Progress::Done(None);
-                manager.ask(request, cx.waker())
-            }
-        }
-    }
-}
-
-impl<H: Handle> Unpin for Acquire<'_, H> {}
-
-impl<H: Handle> Acquire<'_, H> {
-    /// Ends the wait: its time is over.
-    ///
-    /// # Errors
-    /// `Timeout` with those who stood in the way; or, if the wait had ended without a grant just
-    /// before, why. `Ok` if it had just been granted: then the lock is held.
-    pub fn time_out(self: Pin<&mut Self>) -> Result<(), LockError> {
-        let request = self.get_mut();
-        let Progress::Waits(ticket) = request.state else { return Err(LockError::Ended) };
-        let blockers = request.manager.graph.lock().table.blockers(ticket);
-        let noop = Waker::noop();
-        match request.manager.look(request, ticket, noop) {
-            Poll::Ready(outcome) => outcome.map(|_| ()),
-            Poll::Pending => {
-                request.cancel();
-                Err(LockError::Timeout(blockers))
-            }
-        }
-    }
-
-    /// Who stands in the way now; empty if it does not wait.
-    pub fn blockers(&self) -> Vec<Blocker> {
-        match self.state {
-            Progress::Waits(ticket) => self.manager.graph.lock().table.blockers(ticket),
-            Progress::Ask | Progress::Done(_) => Vec::new(),
-        }
-    }
-
-    fn cancel(&mut self) {
-        let Progress::Waits(ticket) = std::mem::replace(&mut self.state, Progress::Done(None)) else { return };
-        let manager = self.manager;
-        let mut graph = manager.graph.lock();
-        graph.wakers.remove(&ticket);
-        let effects = graph.table.cancel(ticket);
-        let aftermath = manager.settle(&mut graph, effects);
-        manager.deflate_locked(&mut graph, &self.locked);
-        drop(graph);
-        aftermath.perform();
-    }
-}
-
-impl<H: Handle> Drop for Acquire<'_, H> {
-    fn drop(&mut self) {
-        match &self.state {
-            Progress::Waits(_) => self.cancel(),
-            Progress::Ask => {
-                let mut graph = self.manager.graph.lock();
-                self.manager.deflate_locked(&mut graph, &self.locked);
-            }
-            Progress::Done(_) => {}
-        }
-        if self.announced {
-            self.manager.drop_spans(1);
-        }
     }
 }
 

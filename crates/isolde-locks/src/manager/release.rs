@@ -1,0 +1,109 @@
+//! Giving locks back: to a savepoint, or all.
+
+use isolde_types::LockMode;
+use isolde_types::TxnId;
+use isolde_types::sync::Arc;
+use isolde_types::sync::atomic::Ordering::SeqCst;
+
+use super::{Handle, LockManager, target_of};
+use crate::cell::Word;
+use crate::ledger::{LockMark, Locked};
+use crate::owner::Owner;
+
+impl<H: Handle> LockManager<H> {
+    /// Lowers or gives back locks one by one.
+    pub(super) fn give_back(&self, owner: &Arc<Owner<H>>, locks: Vec<(Locked<H>, Option<LockMode>)>) {
+        for (locked, mode) in locks {
+            if let Locked::Key(handle) = &locked
+                && self.give_back_word(owner, handle, mode)
+            {
+                continue;
+            }
+            let mut graph = self.graph.lock();
+            let effects = graph.table.set_mode(owner.id, &target_of(&locked), mode);
+            let aftermath = self.settle(&mut graph, effects);
+            self.deflate_locked(&mut graph, &locked);
+            drop(graph);
+            aftermath.perform();
+            if matches!(locked, Locked::Span(_)) {
+                self.drop_spans(1);
+            }
+        }
+    }
+
+    /// Gives back, or lowers, a lock that the word alone knows; `false` if the table has it.
+    pub(super) fn give_back_word(&self, owner: &Owner<H>, handle: &H, mode: Option<LockMode>) -> bool {
+        let after = mode.map_or(Word::Free, |mode| Word::Thin(mode, owner.id));
+        loop {
+            match handle.cell().load() {
+                before @ Word::Thin(_, holder) if holder == owner.id => {
+                    if handle.cell().change(before, after) {
+                        return true;
+                    }
+                }
+                Word::Fat => return false,
+                Word::Thin(..) | Word::Free | Word::Sealed => return true,
+            }
+        }
+    }
+
+    pub(super) fn drop_spans(&self, count: usize) {
+        if count > 0 {
+            self.spans.fetch_sub(count, SeqCst);
+        }
+    }
+
+    /// A place to return to with [`release_to`](LockManager::release_to).
+    pub fn mark(&self, owner: &Owner<H>) -> LockMark {
+        owner.ledger.lock().mark()
+    }
+
+    /// Gives back the locks that writes took since the mark, and wakes those who waited for them.
+    pub fn release_to(&self, owner: &Arc<Owner<H>>, mark: &LockMark) {
+        let locks = owner.ledger.lock().undo_to(*mark);
+        self.give_back(owner, locks);
+    }
+
+    /// Gives everything back, ends the transaction's waits, and wakes those who waited for it, in
+    /// queue order. The transaction gets no lock any more. Idempotent.
+    pub fn release_all(&self, owner: &Arc<Owner<H>>) {
+        let (locks, tentative) = {
+            let mut ledger = owner.ledger.lock();
+            owner.ended.store(true, SeqCst);
+            (ledger.take(), std::mem::take(&mut ledger.tentative))
+        };
+        let mut spans = 0;
+        let mut fat = Vec::new();
+        let mut give_back = |locked| match locked {
+            Locked::Key(handle) if self.give_back_word(owner, &handle, None) => {}
+            Locked::Key(handle) => fat.push(handle),
+            Locked::Span(_) => spans += 1,
+        };
+        locks.for_each(&mut give_back);
+        tentative.into_iter().for_each(|(handle, _)| give_back(Locked::Key(handle)));
+        if owner.in_table.load(SeqCst) || !fat.is_empty() {
+            self.release_in_table(owner, &fat);
+        }
+        self.drop_spans(spans);
+        self.forget(owner.id);
+    }
+
+    pub(super) fn forget(&self, txn: TxnId) {
+        let mut shard = self.shard(txn).lock();
+        let place = shard.iter().position(|(id, _)| *id == txn);
+        let forgotten = place.map(|place| shard.swap_remove(place));
+        drop(shard);
+        drop(forgotten);
+    }
+
+    pub(super) fn release_in_table(&self, owner: &Arc<Owner<H>>, fat: &[H]) {
+        let mut graph = self.graph.lock();
+        let effects = graph.table.release(owner.id);
+        for handle in fat {
+            self.deflate(&mut graph, handle.key());
+        }
+        let aftermath = self.settle(&mut graph, effects);
+        drop(graph);
+        aftermath.perform();
+    }
+}

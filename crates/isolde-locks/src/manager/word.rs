@@ -1,0 +1,108 @@
+//! Locking by the word in the record alone, and what undoes it.
+
+use isolde_types::LockMode;
+use isolde_types::sync::Arc;
+use isolde_types::sync::atomic::Ordering::SeqCst;
+
+use super::{Graph, Handle, LockManager, admit};
+use crate::cell::Word;
+use crate::error::LockError;
+use crate::ledger::{Locked, Purpose};
+use crate::owner::Owner;
+use crate::table::{Effects, Target};
+
+impl<H: Handle> LockManager<H> {
+    /// Tries to have the lock by the word alone; `None` if the table must be asked.
+    pub(super) fn try_word(
+        &self,
+        owner: &Arc<Owner<H>>,
+        handle: &H,
+        mode: LockMode,
+        purpose: Purpose,
+    ) -> Option<Result<(), LockError>> {
+        if let Err(error) = admit(owner) {
+            return Some(Err(error));
+        }
+        // The latch is held until the lock is written down or taken back: another operation of the
+        // same transaction must not be granted what stands in the word on trial.
+        let mut ledger = owner.ledger.lock();
+        if owner.ended.load(SeqCst) {
+            return Some(Err(LockError::Ended));
+        }
+        let cell = handle.cell();
+        let before = cell.load();
+        let earlier = match before {
+            Word::Sealed => return Some(Err(LockError::Sealed)),
+            Word::Thin(held, holder) if holder == owner.id => Some(held),
+            Word::Free => None,
+            Word::Fat | Word::Thin(..) => return None,
+        };
+        if !ledger.tentative.is_empty() {
+            return None;
+        }
+        if earlier >= Some(mode) {
+            ledger.push_again(|| Locked::Key(handle.clone()), mode, purpose);
+            return Some(Ok(()));
+        }
+        let limit = self.config.max_locks_per_txn;
+        if ledger.len() >= limit {
+            return Some(Err(LockError::TooManyLocks { limit }));
+        }
+        // A span may be about that conflicts: asked before the word is taken only to save the detour,
+        // asked again after it was taken because only then the answer counts.
+        let taken = Word::Thin(mode, owner.id);
+        if self.spans.load(SeqCst) != 0 || !cell.change(before, taken) {
+            return None;
+        }
+        if self.spans.load(SeqCst) != 0 {
+            if !cell.change(taken, before) {
+                ledger.tentative.push((handle.clone(), earlier));
+            }
+            return None;
+        }
+        ledger.push(Locked::Key(handle.clone()), mode, purpose);
+        Some(Ok(()))
+    }
+
+    pub(super) fn check_limit(&self, owner: &Owner<H>) -> Result<(), LockError> {
+        let limit = self.config.max_locks_per_txn;
+        if owner.ledger.lock().len() < limit { Ok(()) } else { Err(LockError::TooManyLocks { limit }) }
+    }
+
+    /// Writes a lock down; gives it back if the transaction has ended meanwhile.
+    pub(super) fn enter_ledger(
+        &self,
+        owner: &Arc<Owner<H>>,
+        locked: Locked<H>,
+        mode: LockMode,
+        purpose: Purpose,
+    ) -> Result<(), LockError> {
+        let mut ledger = owner.ledger.lock();
+        if !owner.ended.load(SeqCst) {
+            ledger.push(locked, mode, purpose);
+            return Ok(());
+        }
+        drop(ledger);
+        match &locked {
+            Locked::Key(handle) if self.give_back_word(owner, handle, None) => {}
+            Locked::Key(handle) => self.release_in_table(owner, std::slice::from_ref(handle)),
+            Locked::Span(_) => self.release_in_table(owner, &[]),
+        }
+        Err(LockError::Ended)
+    }
+
+    /// Takes back the locks that met a span and were inflated before the word could be set back: by
+    /// the scanner, or by a third transaction that wants the key. They were never granted.
+    pub(super) fn take_back_tentative(&self, graph: &mut Graph<H>, owner: &Arc<Owner<H>>) -> Effects {
+        let tentative = std::mem::take(&mut owner.ledger.lock().tentative);
+        let mut effects = Effects::default();
+        for (handle, earlier) in tentative {
+            if !self.give_back_word(owner, &handle, earlier) {
+                let target = Target::Key(handle.key().clone());
+                effects = effects.and(graph.table.set_mode(owner.id, &target, earlier));
+                self.deflate(graph, handle.key());
+            }
+        }
+        effects
+    }
+}

@@ -1,0 +1,147 @@
+//! Changing what is held, and granting to those who waited for it.
+
+use isolde_types::{LockMode, TxnId, mutant};
+use smallvec::SmallVec;
+
+use super::{Effects, Holder, Refusal, Request, State, Table, Target, Ticket, Turn};
+
+impl Table {
+    pub(super) fn strengthen(&mut self, txn: TxnId, target: &Target, change: impl FnOnce(&mut Holder)) {
+        if let Some(entry) = self.txns.get_mut(&txn) {
+            entry.held.insert(target.clone());
+        }
+        let fresh = || Holder { txn, base: None, pending: SmallVec::new() };
+        match target {
+            Target::Key(key) => {
+                let holders = &mut self.keys.entry(key.clone()).or_default().holders;
+                match holders.iter_mut().find(|holder| holder.txn == txn) {
+                    Some(holder) => change(holder),
+                    None => {
+                        let mut holder = fresh();
+                        change(&mut holder);
+                        holders.push(holder);
+                    }
+                }
+            }
+            Target::Span(span) => {
+                match self.spans.iter_mut().find(|(held, holder)| holder.txn == txn && held == span) {
+                    Some((_, holder)) => change(holder),
+                    None => {
+                        let mut holder = fresh();
+                        change(&mut holder);
+                        self.spans.push((span.clone(), holder));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn weaken(&mut self, txn: TxnId, target: &Target, change: impl FnOnce(&mut Holder)) {
+        let holder = match target {
+            Target::Key(key) => {
+                self.keys.get_mut(key).and_then(|queue| queue.holders.iter_mut().find(|holder| holder.txn == txn))
+            }
+            Target::Span(span) => {
+                self.spans.iter_mut().find(|(held, holder)| holder.txn == txn && held == span).map(|(_, holder)| holder)
+            }
+        };
+        let Some(holder) = holder else { return };
+        change(holder);
+        if holder.mode().is_none() {
+            self.drop_holder(txn, target);
+            if let Some(entry) = self.txns.get_mut(&txn) {
+                entry.held.remove(target);
+            }
+        }
+    }
+
+    pub(super) fn drop_holder(&mut self, txn: TxnId, target: &Target) {
+        match target {
+            Target::Key(key) => {
+                if let Some(queue) = self.keys.get_mut(key) {
+                    queue.holders.retain(|holder| holder.txn != txn);
+                    if queue.is_empty() {
+                        self.keys.remove(key);
+                    }
+                }
+            }
+            Target::Span(span) => self.spans.retain(|(held, holder)| holder.txn != txn || held != span),
+        }
+    }
+
+    // --- waking ------------------------------------------------------------------------------------
+
+    /// Ends a wait without a grant; gives the target whose queue is shorter now.
+    pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal) -> Option<Target> {
+        let mut request = self.requests.remove(&ticket)?;
+        if request.state == State::Waiting {
+            self.leave_queue(ticket, &request);
+            request.state = State::Refused(refusal);
+        }
+        let target = request.target.clone();
+        self.requests.insert(ticket, request);
+        Some(target)
+    }
+
+    pub(super) fn leave_queue(&mut self, ticket: Ticket, request: &Request) {
+        match &request.target {
+            Target::Key(key) => {
+                if let Some(queue) = self.keys.get_mut(key) {
+                    queue.waiters.retain(|(_, waiter)| *waiter != ticket);
+                    if queue.is_empty() {
+                        self.keys.remove(key);
+                    }
+                }
+            }
+            Target::Span(_) => self.span_waiters.retain(|(_, waiter)| *waiter != ticket),
+        }
+        if let Some(entry) = self.txns.get_mut(&request.txn) {
+            entry.waits.retain(|waiter| *waiter != ticket);
+        }
+    }
+
+    /// Waiting requests that a change of the target may let through, in turn.
+    pub(super) fn waiters_on(&self, target: &Target) -> Vec<Ticket> {
+        let in_queues = self.queues(target).flat_map(|queue| queue.waiters.iter());
+        let mut waiters: Vec<(Turn, Ticket)> = in_queues
+            .chain(&self.span_waiters)
+            .filter(|(_, ticket)| self.requests.get(ticket).is_some_and(|r| r.target.overlaps(target)))
+            .copied()
+            .collect();
+        waiters.sort_unstable();
+        waiters.into_iter().map(|(_, ticket)| ticket).collect()
+    }
+
+    pub(super) fn pump_all(&mut self, targets: Vec<Target>) -> Effects {
+        targets.into_iter().fold(Effects::default(), |effects, target| effects.and(self.pump(&target)))
+    }
+
+    /// Grants whatever can be granted now that the target has changed, in turn.
+    pub(super) fn pump(&mut self, target: &Target) -> Effects {
+        let mut effects = Effects::default();
+        for ticket in self.waiters_on(target) {
+            let Some(request) = self.requests.get(&ticket).filter(|request| request.state == State::Waiting) else {
+                continue;
+            };
+            let (txn, wanted, mode, turn) = (request.txn, request.target.clone(), request.mode, request.turn);
+            if !self.blockers_of(txn, &wanted, mode, turn).is_empty() {
+                continue;
+            }
+            self.grant(ticket, txn, &wanted, mode);
+            if !(mutant!("lost-wakeup") && effects.wakes.is_empty()) {
+                effects.wakes.push(ticket);
+            }
+            effects = effects.and(self.after_grant(txn, &wanted, mode));
+        }
+        effects
+    }
+
+    pub(super) fn grant(&mut self, ticket: Ticket, txn: TxnId, target: &Target, mode: LockMode) {
+        if let Some(mut request) = self.requests.remove(&ticket) {
+            self.leave_queue(ticket, &request);
+            request.state = State::Granted;
+            self.requests.insert(ticket, request);
+        }
+        self.strengthen(txn, target, |holder| holder.pending.push((ticket, mode)));
+    }
+}
