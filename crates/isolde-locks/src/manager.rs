@@ -225,9 +225,10 @@ impl<H: Handle> LockManager<H> {
         }
         let mut graph = self.graph.lock();
         for handle in &locked {
-            // What was freed meanwhile need not be in the table.
+            // What was freed meanwhile need not be in the table; what is freed just now leaves it again.
             if matches!(handle.cell().load(), Word::Thin(..)) {
                 let _ = self.inflate(&mut graph, handle);
+                self.deflate(&mut graph, handle.key());
             }
         }
     }

@@ -6,8 +6,9 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use isolde_locks::*;
-use isolde_types::sync::{Arc, thread};
-use isolde_types::{Key, KeyRange as _, LockMode, Span, TxnId};
+use isolde_types::sync::{Arc, Mutex, thread};
+use isolde_types::{Key, KeyRange as _, LockMode, RecordCell as _, Span, TxnId};
+use shuttle::rand::Rng as _;
 
 #[derive(Clone)]
 struct Rec(Arc<(Key, LockCell)>);
@@ -21,13 +22,12 @@ impl Handle for Rec {
     }
 }
 
-struct One(Rec);
+/// The records that there are.
+struct All(Vec<Rec>);
 
-impl SpanRecords<Rec> for One {
+impl SpanRecords<Rec> for All {
     fn each(&self, span: &Span, visit: &mut dyn FnMut(Rec)) {
-        if span.contains(self.0.key()) {
-            visit(self.0.clone());
-        }
+        self.0.iter().filter(|record| span.contains(record.key())).for_each(|record| visit(record.clone()));
     }
 }
 
@@ -52,7 +52,14 @@ fn race(with_third: bool) {
         let (manager, owner, record) = (manager.clone(), o2.clone(), record.clone());
         thread::spawn(move || {
             let span = ("a".."c").into_span();
-            granted(manager.lock_span(&owner, span, LockMode::Shared, Purpose::Read, WaitPolicy::NoWait, &One(record)))
+            granted(manager.lock_span(
+                &owner,
+                span,
+                LockMode::Shared,
+                Purpose::Read,
+                WaitPolicy::NoWait,
+                &All(vec![record]),
+            ))
         })
     };
     if with_third {
@@ -98,7 +105,7 @@ fn nor_when_two_operations_of_the_writer_race() {
             };
             let (a, b) = (write(), write());
             let span = ("a".."c").into_span();
-            let records = One(record.clone());
+            let records = All(vec![record.clone()]);
             let scanner =
                 granted(manager.lock_span(&o2, span, LockMode::Shared, Purpose::Read, WaitPolicy::NoWait, &records));
             let writer = [a.join().unwrap(), b.join().unwrap()].contains(&true);
@@ -110,4 +117,118 @@ fn nor_when_two_operations_of_the_writer_race() {
         },
         50_000,
     );
+}
+
+/// What somebody was granted and has not begun to give back.
+#[derive(Clone)]
+struct Held {
+    owner: u64,
+    span: Span,
+    mode: LockMode,
+    purpose: Purpose,
+}
+
+/// What all parties of a run share.
+struct Stage {
+    manager: LockManager<Rec>,
+    records: Vec<Rec>,
+    held: Mutex<Vec<Held>>,
+}
+
+fn pick(below: usize) -> usize {
+    shuttle::rand::thread_rng().gen_range(0..below)
+}
+
+impl Stage {
+    fn new(deadlocks: Deadlocks) -> Stage {
+        let config = LockConfig { deadlocks, max_locks_per_txn: 100 };
+        let record = |key: &'static str| Rec(Arc::new((Key::from_static(key.as_bytes()), LockCell::default())));
+        Stage { manager: LockManager::new(config), records: ["b", "c"].map(record).to_vec(), held: Mutex::default() }
+    }
+
+    /// Asks for a key or a span at random, and gives up, waits, or waits for a moment.
+    fn ask(&self, owner: &Arc<Owner<Rec>>, patience: WaitPolicy) -> Result<(), LockError> {
+        let mode = LockMode::ALL[pick(3)];
+        let choice = pick(4);
+        let purpose = if mode == LockMode::Exclusive && choice < 2 { Purpose::Write } else { Purpose::Read };
+        let (span, acquire) = match choice {
+            0 | 1 => {
+                let record = self.records[choice].clone();
+                (Span::point(record.key()), self.manager.lock_key(owner, record, mode, purpose, patience))
+            }
+            _ => {
+                let span = if choice == 2 { ("a".."d").into_span() } else { ("c".."d").into_span() };
+                let records = All(self.records.clone());
+                (span.clone(), self.manager.lock_span(owner, span, mode, purpose, patience, &records))
+            }
+        };
+        if patience == WaitPolicy::NoWait || pick(2) == 0 {
+            // One look; what is still pending is dropped, and so cancelled.
+            if !granted(acquire) {
+                return Ok(());
+            }
+        } else {
+            shuttle::future::block_on(acquire)?;
+        }
+        self.enter(Held { owner: owner.id().0, span, mode, purpose });
+        Ok(())
+    }
+
+    /// Whatever is granted must not conflict with what another holds.
+    fn enter(&self, lock: Held) {
+        let mut held = self.held.lock();
+        let conflict = held.iter().find(|other| {
+            other.owner != lock.owner && other.span.overlaps(&lock.span) && other.mode.conflicts(lock.mode)
+        });
+        assert!(conflict.is_none(), "two transactions hold what conflicts");
+        held.push(lock);
+    }
+
+    /// Locks, perhaps goes back to a savepoint, locks again, and gives all back.
+    fn party(&self, id: u64, patience: WaitPolicy) {
+        let spec = OwnerSpec { id: TxnId(id), age: id, label: None, on_wound: None };
+        let owner = self.manager.owner(spec);
+        let mark = self.manager.mark(&owner);
+        let mut outcome = self.ask(&owner, patience);
+        if outcome.is_ok() && pick(3) == 0 {
+            self.held.lock().retain(|lock| lock.owner != id || lock.purpose == Purpose::Read);
+            self.manager.release_to(&owner, &mark);
+        }
+        if outcome.is_ok() {
+            outcome = self.ask(&owner, patience);
+        }
+        assert!(matches!(outcome, Ok(()) | Err(LockError::Deadlock(_))));
+        self.held.lock().retain(|lock| lock.owner != id);
+        self.manager.release_all(&owner);
+    }
+}
+
+/// Three transactions lock keys and spans; in the end no trace of a lock is left.
+fn three_parties(deadlocks: Deadlocks, patience: WaitPolicy) {
+    let stage = Arc::new(Stage::new(deadlocks));
+    let parties = (1..=3).map(|id| {
+        let stage = stage.clone();
+        thread::spawn(move || stage.party(id, patience))
+    });
+    parties.collect::<Vec<_>>().into_iter().for_each(|party| party.join().unwrap());
+    for record in &stage.records {
+        assert!(record.cell().try_seal(), "a lock stayed behind: {:?}", record.cell());
+    }
+}
+
+/// Runs a program under many schedules, or `ISOLDE_SCHEDULES` of them.
+fn check(program: impl Fn() + Copy + Send + Sync + 'static) {
+    let schedules = std::env::var("ISOLDE_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(50_000);
+    shuttle::check_random(program, schedules);
+    shuttle::check_pct(program, schedules / 2, 3);
+}
+
+#[test]
+fn three_parties_never_hold_what_conflicts() {
+    check(|| three_parties(Deadlocks::TimeoutOnly, WaitPolicy::NoWait));
+}
+
+#[test]
+fn nor_when_they_wait_and_give_up_waiting() {
+    check(|| three_parties(Deadlocks::Detect { victim: Victim::Youngest }, WaitPolicy::Wait));
 }

@@ -1,14 +1,14 @@
 //! Giving locks back: to a savepoint, or all.
 
-use isolde_types::LockMode;
-use isolde_types::TxnId;
 use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::Ordering::SeqCst;
+use isolde_types::{LockMode, TxnId, mutant};
 
-use super::{Handle, LockManager, target_of};
+use super::{Graph, Handle, LockManager, target_of};
 use crate::cell::Word;
 use crate::ledger::{LockMark, Locked};
 use crate::owner::Owner;
+use crate::table::{Effects, Target};
 
 impl<H: Handle> LockManager<H> {
     /// Lowers or gives back locks one by one.
@@ -20,15 +20,30 @@ impl<H: Handle> LockManager<H> {
                 continue;
             }
             let mut graph = self.graph.lock();
-            let effects = graph.table.set_mode(owner.id, &target_of(&locked), mode);
+            let effects = match &locked {
+                Locked::Key(handle) => self.lower(&mut graph, owner, handle, mode),
+                Locked::Span(_) => graph.table.set_mode(owner.id, &target_of(&locked), mode),
+            };
             let aftermath = self.settle(&mut graph, effects);
-            self.deflate_locked(&mut graph, &locked);
             drop(graph);
             aftermath.perform();
             if matches!(locked, Locked::Span(_)) {
                 self.drop_spans(1);
             }
         }
+    }
+
+    /// Lowers or gives back the lock on a key, wherever it is known.
+    ///
+    /// Under the graph mutex the word is looked at again: since it was found to be FAT, somebody who
+    /// gave up waiting may have deflated it, and the table knows nothing of the lock any more.
+    pub(super) fn lower(&self, graph: &mut Graph<H>, owner: &Owner<H>, handle: &H, mode: Option<LockMode>) -> Effects {
+        if !mutant!("release-misses-deflated-word") && self.give_back_word(owner, handle, mode) {
+            return Effects::default();
+        }
+        let effects = graph.table.set_mode(owner.id, &Target::Key(handle.key().clone()), mode);
+        self.deflate(graph, handle.key());
+        effects
     }
 
     /// Gives back, or lowers, a lock that the word alone knows; `false` if the table has it.
@@ -98,9 +113,9 @@ impl<H: Handle> LockManager<H> {
 
     pub(super) fn release_in_table(&self, owner: &Arc<Owner<H>>, fat: &[H]) {
         let mut graph = self.graph.lock();
-        let effects = graph.table.release(owner.id);
+        let mut effects = graph.table.release(owner.id);
         for handle in fat {
-            self.deflate(&mut graph, handle.key());
+            effects = effects.and(self.lower(&mut graph, owner, handle, None));
         }
         let aftermath = self.settle(&mut graph, effects);
         drop(graph);

@@ -1,15 +1,15 @@
 //! Locking by the word in the record alone, and what undoes it.
 
-use isolde_types::LockMode;
 use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::Ordering::SeqCst;
+use isolde_types::{LockMode, mutant};
 
 use super::{Graph, Handle, LockManager, admit};
 use crate::cell::Word;
 use crate::error::LockError;
 use crate::ledger::{Locked, Purpose};
 use crate::owner::Owner;
-use crate::table::{Effects, Target};
+use crate::table::Effects;
 
 impl<H: Handle> LockManager<H> {
     /// Tries to have the lock by the word alone; `None` if the table must be asked.
@@ -55,7 +55,7 @@ impl<H: Handle> LockManager<H> {
             return None;
         }
         if self.spans.load(SeqCst) != 0 {
-            if !cell.change(taken, before) {
+            if !cell.change(taken, before) && !mutant!("tentative-lock-kept") {
                 ledger.tentative.push((handle.clone(), earlier));
             }
             return None;
@@ -97,11 +97,7 @@ impl<H: Handle> LockManager<H> {
         let tentative = std::mem::take(&mut owner.ledger.lock().tentative);
         let mut effects = Effects::default();
         for (handle, earlier) in tentative {
-            if !self.give_back_word(owner, &handle, earlier) {
-                let target = Target::Key(handle.key().clone());
-                effects = effects.and(graph.table.set_mode(owner.id, &target, earlier));
-                self.deflate(graph, handle.key());
-            }
+            effects = effects.and(self.lower(graph, owner, &handle, earlier));
         }
         effects
     }
