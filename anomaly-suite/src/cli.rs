@@ -8,6 +8,8 @@
 //! | 3 | a database could not be reached |
 //! | 4 | inconclusive: a schedule could not be run to its end |
 
+mod fuzz;
+
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,6 +53,8 @@ enum Command {
     },
     /// Run schedule files of your own.
     Replay(ReplayArgs),
+    /// Random concurrent transactions, checked; what fails is shrunk to a schedule.
+    Fuzz(fuzz::FuzzArgs),
 }
 
 #[derive(Args, Debug, Default)]
@@ -198,6 +202,7 @@ fn run(cli: Cli) -> Result<Verdict, Usage> {
         Command::List => print(&explain::list(style), None).map(|()| Verdict::AsDeclared),
         Command::Explain { anomaly } => run_explain(&anomaly, style),
         Command::Replay(args) => run_replay(&args, style),
+        Command::Fuzz(args) => fuzz::run(&args, style),
     }
 }
 

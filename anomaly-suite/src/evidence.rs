@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use isolde_history::schedule::Replay;
-use isolde_history::{Finding, check, oracle};
+use isolde_history::{Finding, Violation, check, oracle};
 use isolde_types::{Anomaly, Key, escape_key};
 
 use crate::versions::versions;
@@ -18,6 +18,8 @@ pub struct Evidence {
     pub zombies: Vec<String>,
     /// Contradictions in the records: an engine that reports wrong versions.
     pub complaints: Vec<String>,
+    /// What breaks the promise of some transaction's own level.
+    pub violations: Vec<Violation>,
 }
 
 /// One anomaly that was found.
@@ -56,7 +58,7 @@ impl Evidence {
             complaints.extend(contradiction(replay));
         }
         let shown = report.findings.into_iter().map(Shown::from).collect();
-        Evidence { shown, zombies: report.zombies, complaints }
+        Evidence { shown, zombies: report.zombies, complaints, violations: report.violations }
     }
 }
 

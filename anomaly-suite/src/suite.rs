@@ -170,7 +170,7 @@ impl Cell {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let Ok(trial) = &self.trial else { return Vec::new() };
-        let mut faults = trial.evidence.complaints.clone();
+        let mut faults = trial.faults();
         let outcome = self.outcome();
         if outcome == Some(Outcome::Possible) && !trial.permitted {
             faults.push(format!("{} forbids it, and it was shown", self.setting.isolation));

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use isolde_history::schedule::{Hunt, Replay, ReplayError, Schedule, Setting, StepOutcome, replay};
-use isolde_types::Anomaly;
+use isolde_types::{Anomaly, Isolation};
 
 use crate::engine::Engine;
 use crate::evidence::{Evidence, Shown};
@@ -28,6 +28,8 @@ pub struct Trial {
     pub outcome: Option<Outcome>,
     /// Whether the level allows what the schedule hunts.
     pub permitted: bool,
+    /// The promises that were broken to some transaction by its own level, in words.
+    pub broken: Vec<String>,
 }
 
 /// Whether an anomaly was shown.
@@ -163,7 +165,10 @@ pub fn trial(engine: &dyn Engine, schedule: &Schedule, setting: Setting) -> Resu
     let unmet = unmet(schedule, &replay);
     let outcome = schedule.hunts.map(|hunt| outcome(hunt, &replay, &evidence, &unmet));
     let permitted = schedule.hunts.is_some_and(|hunt| permits(engine.forbids(setting.isolation), hunt, schedule));
-    Ok(Trial { setting, replay, evidence, unmet, outcome, permitted })
+    let promised = |anomaly| Isolation::ALL.iter().any(|level| engine.forbids(*level).contains(&anomaly));
+    let broken = evidence.violations.iter().filter(|violation| promised(violation.anomaly));
+    let broken = broken.map(|violation| violation.words.clone()).collect();
+    Ok(Trial { setting, replay, evidence, unmet, outcome, permitted, broken })
 }
 
 impl Trial {
@@ -175,11 +180,18 @@ impl Trial {
     }
 
     /// Whether something was shown that the level forbids, or an expectation was not met, or the
-    /// records contradict themselves.
+    /// database is at fault.
     #[must_use]
     pub fn is_violation(&self) -> bool {
         let forbidden = self.outcome == Some(Outcome::Possible) && !self.permitted;
-        forbidden || !self.unmet.is_empty() || !self.evidence.complaints.is_empty()
+        forbidden || !self.unmet.is_empty() || !self.faults().is_empty()
+    }
+
+    /// Contradictions in the records, and promises that were broken to some transaction by its own
+    /// level, in words: whatever the schedule hunts, a database must have none.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        self.evidence.complaints.iter().chain(&self.broken).cloned().collect()
     }
 }
 

@@ -57,7 +57,8 @@ fn a_level_that_allows_what_it_forbids_is_a_fault() {
     for cell in &empty.cells {
         let trial = cell.trial.as_ref().unwrap();
         let broken = trial.outcome == Some(Outcome::Possible) && !trial.permitted;
-        assert_eq!(cell.faults().is_empty(), !broken, "{} at {:?}", cell.entry.id, cell.setting);
+        // Beside what a schedule hunts, it may break other promises.
+        assert!(!broken || !cell.faults().is_empty(), "{} at {:?}", cell.entry.id, cell.setting);
     }
     let at_serializable = |cell: &&anomaly_suite::Cell| cell.setting.isolation == isolde_types::Isolation::Serializable;
     let shown = catalogue::all().len() - 2;

@@ -86,6 +86,7 @@ pub(super) fn reasons(schedule: &Schedule, trial: &Trial, style: Style) -> Strin
     section(&mut text, "Found as well", &others.join(", "), style);
     section_lines(&mut text, "Seen by transactions that were then aborted", &trial.evidence.zombies, style);
     section_lines(&mut text, "The records contradict themselves", &trial.evidence.complaints, style);
+    section_lines(&mut text, "Broken promises", &trial.broken, style);
     text
 }
 

@@ -27,9 +27,22 @@ pub enum Verdict {
 
 /// An access of a transaction, as far as values go.
 enum Access {
-    Read { key: Key, value: Option<Bytes> },
-    Scan { span: Span, rows: Vec<(Key, Bytes)> },
-    Write { key: Key, value: Option<Bytes>, blind: bool },
+    Read {
+        key: Key,
+        value: Option<Bytes>,
+    },
+    Scan {
+        span: Span,
+        rows: Vec<(Key, Bytes)>,
+    },
+    Write {
+        key: Key,
+        seq: u32,
+        value: Option<Bytes>,
+        blind: bool,
+    },
+    /// Writes numbered above this, up to here, are undone; what was read meanwhile was read.
+    RollbackTo(u32),
 }
 
 struct Program {
@@ -88,6 +101,7 @@ fn search(
 fn run(program: &Program, before: &BTreeMap<Key, Bytes>) -> Option<BTreeMap<Key, Bytes>> {
     let mut state = before.clone();
     let mut blind: BTreeSet<&Key> = BTreeSet::new();
+    let mut undo: Vec<(u32, &Key, Option<Bytes>, bool)> = Vec::new();
     for access in &program.accesses {
         match access {
             Access::Read { key, value } => {
@@ -105,19 +119,30 @@ fn run(program: &Program, before: &BTreeMap<Key, Bytes>) -> Option<BTreeMap<Key,
                     return None;
                 }
             }
-            Access::Write { key, value, blind: is_blind } => {
-                match value {
-                    Some(value) => drop(state.insert(key.clone(), value.clone())),
-                    None => drop(state.remove(key)),
-                }
+            Access::Write { key, seq, value, blind: is_blind } => {
+                undo.push((*seq, key, state.get(key).cloned(), blind.contains(key)));
+                set(&mut state, key, value.clone());
                 let _ = if *is_blind { blind.insert(key) } else { blind.remove(key) };
+            }
+            Access::RollbackTo(last) => {
+                while let Some((_, key, value, was_blind)) = undo.pop_if(|(seq, ..)| *seq > *last) {
+                    set(&mut state, key, value);
+                    let _ = if was_blind { blind.insert(key) } else { blind.remove(key) };
+                }
             }
         }
     }
     Some(state)
 }
 
-/// The committed transactions, each with its accesses in order; what a savepoint undid is gone.
+fn set(state: &mut BTreeMap<Key, Bytes>, key: &Key, value: Option<Bytes>) {
+    match value {
+        Some(value) => drop(state.insert(key.clone(), value)),
+        None => drop(state.remove(key)),
+    }
+}
+
+/// The committed transactions, each with its accesses in order.
 fn programs(history: &History) -> Vec<Program> {
     let committed: BTreeMap<TxnKey, &Vec<(Key, Bytes)>> = history
         .events
@@ -134,13 +159,13 @@ fn programs(history: &History) -> Vec<Program> {
             programs.insert(*txn, Program { name: name.clone(), accesses: Vec::new() });
         }
         if let Some(program) = programs.get_mut(&event.txn()) {
-            program.accesses.extend(access(event, resolved, history));
+            program.accesses.extend(access(event, resolved));
         }
     }
     programs.into_values().collect()
 }
 
-fn access(event: &Event, resolved: &[(Key, Bytes)], history: &History) -> Option<Access> {
+fn access(event: &Event, resolved: &[(Key, Bytes)]) -> Option<Access> {
     match event {
         // Own reads are the checker's matter: a savepoint may have undone the write since.
         Event::Read { version: Version::Own(_), .. } => None,
@@ -151,17 +176,14 @@ fn access(event: &Event, resolved: &[(Key, Bytes)], history: &History) -> Option
             let present = rows.iter().filter_map(|row| Some((row.key.clone(), row.value.clone()?)));
             Some(Access::Scan { span: span.clone(), rows: present.collect() })
         }
-        Event::Write { txn, key, seq, value, blind } => {
-            let undone = history
-                .events
-                .iter()
-                .any(|other| matches!(other, Event::RollbackTo { txn: who, seq: last } if who == txn && seq > last));
+        Event::Write { key, seq, value, blind, .. } => {
             let value = match resolved.iter().find(|(name, _)| name == key) {
                 Some((_, value)) if *blind => Some(value.clone()),
                 _ => value.clone(),
             };
-            (!undone).then(|| Access::Write { key: key.clone(), value, blind: *blind })
+            Some(Access::Write { key: key.clone(), seq: *seq, value, blind: *blind })
         }
+        Event::RollbackTo { seq, .. } => Some(Access::RollbackTo(*seq)),
         _ => None,
     }
 }

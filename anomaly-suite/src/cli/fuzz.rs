@@ -1,0 +1,146 @@
+//! `anomaly-suite fuzz`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Usage, Verdict, engine, print};
+use crate::fuzz::{self, Failure, Limit, Shape, Tally, ThreadedFailure};
+use crate::report::Style;
+use crate::verdict::reported_code;
+
+#[derive(Args, Debug)]
+pub(super) struct FuzzArgs {
+    /// The first seed; each case takes the next (default: from the clock, and printed).
+    #[arg(long)]
+    seed: Option<u64>,
+    /// At most this many transactions in a case.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=16))]
+    txns: u64,
+    /// How many keys they share.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    keys: u64,
+    /// At most this many operations in a transaction.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=50))]
+    operations: u64,
+    /// Go on for this many seconds.
+    #[arg(long, default_value_t = 10)]
+    duration: u64,
+    /// Run this many cases instead.
+    #[arg(long, conflicts_with = "duration")]
+    cases: Option<u64>,
+    /// Run in this many threads, as the machine interleaves them, instead of on one thread in the order
+    /// that the seed gives.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=64))]
+    threads: Option<u64>,
+    /// Where to write what failed (default: fuzz-SEED.schedule, or fuzz-SEED.jsonl for a history).
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The database: isolde, or control.
+    #[arg(long, default_value = "isolde")]
+    db: String,
+}
+
+pub(super) fn run(args: &FuzzArgs, style: Style) -> Result<Verdict, Usage> {
+    let seed = args.seed.unwrap_or_else(seed_from_clock);
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let shape = Shape { txns: size(args.txns), keys: size(args.keys), operations: size(args.operations) };
+    let limit = args.cases.map_or(Limit::Time(Duration::from_secs(args.duration)), Limit::Cases);
+    let (bar, start) = (progress_bar(limit), Instant::now());
+    let advance = |tally: &Tally| match limit {
+        Limit::Cases(_) => bar.set_position(tally.cases),
+        Limit::Time(_) => bar.set_position(start.elapsed().as_secs()),
+    };
+    print(&format!("seed {seed}\n"), None)?;
+    match args.threads {
+        None => {
+            let (tally, failure) = fuzz::cases(engine(&args.db)?, shape, seed, limit, advance);
+            bar.finish_and_clear();
+            print(&summary(&tally, start.elapsed(), style), None)?;
+            failure.map_or(Ok(Verdict::AsDeclared), |failure| failed(args, &failure))
+        }
+        Some(threads) => {
+            if args.db != "isolde" {
+                return Err(Usage("--threads runs Isolde alone: leave out --db".to_owned()));
+            }
+            let (tally, failure) = fuzz::threads(size(threads), shape, seed, limit, advance)?;
+            bar.finish_and_clear();
+            print(&summary(&tally, start.elapsed(), style), None)?;
+            failure.map_or(Ok(Verdict::AsDeclared), |failure| failed_in_threads(args, &failure))
+        }
+    }
+}
+
+fn seed_from_clock() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs()
+}
+
+fn progress_bar(limit: Limit) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (length, unit) = match limit {
+        Limit::Cases(cases) => (cases, "cases"),
+        Limit::Time(time) => (time.as_secs(), "s"),
+    };
+    let template = format!("{{wide_bar}} {{pos}} / {{len}} {unit}");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}
+
+fn summary(tally: &Tally, elapsed: Duration, style: Style) -> String {
+    let Tally { cases, transactions, committed, aborted, blocked, shown } = tally;
+    let rate = *cases as f64 / elapsed.as_secs_f64().max(1e-9);
+    let mut text = format!("{cases} cases in {:.1} s ({rate:.0} a second)\n", elapsed.as_secs_f64());
+    let _ = writeln!(
+        text,
+        "{transactions} transactions: {committed} committed, {aborted} aborted; {blocked} steps had to wait"
+    );
+    let mut codes: BTreeMap<&str, u64> = BTreeMap::new();
+    shown.iter().for_each(|(anomaly, cases)| *codes.entry(reported_code(*anomaly)).or_default() += cases);
+    let shown: Vec<String> = codes.iter().map(|(code, cases)| format!("{code} {cases}")).collect();
+    let dot = format!(" {} ", style.dot());
+    let _ = writeln!(text, "shown where a level permits it (cases): {}", shown.join(&dot));
+    text
+}
+
+fn failed(args: &FuzzArgs, failure: &Failure) -> Result<Verdict, Usage> {
+    let path = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("fuzz-{}.schedule", failure.seed)));
+    let mut schedule = failure.schedule.clone();
+    schedule.about = failure.faults.clone();
+    print(&schedule.to_string(), Some(&path))?;
+    let mut text = format!("FAILED at seed {}\n", failure.seed);
+    failure.faults.iter().for_each(|fault| {
+        let _ = writeln!(text, "  {fault}");
+    });
+    let _ = writeln!(text, "\nshrunk from {} steps to {}:\n", failure.steps, schedule.steps.len());
+    let _ = writeln!(text, "{schedule}\nagain: anomaly-suite replay {} --db {}", path.display(), args.db);
+    print(&text, None)?;
+    Ok(Verdict::Violation)
+}
+
+fn failed_in_threads(args: &FuzzArgs, failure: &ThreadedFailure) -> Result<Verdict, Usage> {
+    let path = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("fuzz-{}.jsonl", failure.seed)));
+    print(&failure.history.to_json_lines(), Some(&path))?;
+    let _ = writeln!(anstream::stdout(), "FAILED at seed {}, in threads", failure.seed);
+    failure.faults.iter().for_each(|fault| {
+        let _ = writeln!(anstream::stdout(), "  {fault}");
+    });
+    print(&format!("the transactions that show it: {}\n", path.display()), None)?;
+    match &failure.schedule {
+        Some(schedule) => {
+            let args = FuzzArgs { out: Some(path.with_extension("schedule")), db: args.db.clone(), ..*args };
+            failed(&args, schedule)
+        }
+        None => {
+            print("in the recorded order on one thread they do not fail\n", None)?;
+            Ok(Verdict::Violation)
+        }
+    }
+}
