@@ -326,3 +326,29 @@ fn a_commit_dropped_before_it_is_visible_is_committed() {
         db.check().unwrap();
     });
 }
+
+/// A write under a lock on a span around its key, while the collector finds the key dead.
+#[test]
+fn a_write_under_a_span_lock_is_not_lost_to_the_collector() {
+    explore(|| {
+        let db = db();
+        set_deleted(&db, "b");
+        let collector = {
+            let db = db.clone();
+            thread::spawn(move || db.collect())
+        };
+        let txn = begin(&db, Isolation::Serializable, Mode::Pessimistic);
+        txn.lock("a".."c", isolde::LockMode::Exclusive).unwrap();
+        set(&txn, "b", 7).unwrap();
+        txn.commit().unwrap();
+        collector.join().unwrap();
+        assert_eq!(number(db.get("b").unwrap()), 7, "a committed write is gone");
+        db.check().unwrap();
+    });
+}
+
+/// Leaves a record behind that nobody can tell from an absent key.
+fn set_deleted(db: &Db, key: &str) {
+    db.put(key, b"gone").unwrap();
+    db.delete(key).unwrap();
+}

@@ -22,7 +22,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use isolde_types::sync::{Arc, Mutex, MutexGuard, Weak};
-use isolde_types::{Key, LockMode, Span, TxnId};
+use isolde_types::{Key, LockMode, Span, TxnId, mutant};
 
 use crate::cell::{LockCell, Word};
 use crate::error::LockError;
@@ -266,7 +266,15 @@ impl<H: Handle> LockManager<H> {
             return Poll::Ready(Err(LockError::Ended));
         }
         let target = target_of(&request.locked);
-        if graph.table.holds(owner.id, &target).is_some_and(|held| held >= request.mode) {
+        // A record whose word is free can be reclaimed at any moment. So whoever means to write holds the key
+        // itself, though a span of its own covers it; a read may lean on the span.
+        let held = match &request.locked {
+            Locked::Key(handle) if request.purpose == Purpose::Write && !mutant!("write-leans-on-own-span") => {
+                graph.table.holds_key(owner.id, handle.key())
+            }
+            _ => graph.table.holds(owner.id, &target),
+        };
+        if held.is_some_and(|held| held >= request.mode) {
             self.deflate_locked(&mut graph, &request.locked);
             drop(graph);
             // A span that is covered already is not entered again: each entry counts as an announced span.

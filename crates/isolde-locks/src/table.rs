@@ -87,7 +87,12 @@ impl Table {
 
     /// Asks for a lock. The transaction must be known.
     pub fn acquire(&mut self, txn: TxnId, target: Target, mode: LockMode, wait: WaitPolicy) -> (Answer, Effects) {
-        if self.holds(txn, &target).is_some_and(|held| held >= mode) {
+        let held = match &target {
+            // Itself: a span over it does not keep its record from being reclaimed.
+            Target::Key(key) => self.holds_key(txn, key),
+            Target::Span(_) => self.holds(txn, &target),
+        };
+        if held.is_some_and(|held| held >= mode) {
             return (Answer::Granted, Effects::default());
         }
         let turn = self.turn(txn, &target);
