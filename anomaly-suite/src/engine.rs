@@ -3,8 +3,9 @@
 //! An [`Engine`] opens a fresh database for each schedule, holding its initial state and nothing
 //! else; the [`Database`] that it returns is driven by polling. To add a database, implement both.
 
+use isolde_history::explore::Begins;
 use isolde_history::schedule::{Database, Schedule};
-use isolde_types::{Anomaly, Isolation};
+use isolde_types::{Anomaly, Isolation, Mode};
 
 use crate::control::Uncontrolled;
 
@@ -19,6 +20,12 @@ pub trait Engine: Sync {
     /// What its level of this name forbids.
     fn forbids(&self, isolation: Isolation) -> &'static [Anomaly] {
         isolation.forbids()
+    }
+
+    /// Whether `begin` itself does something that others could come before or after, such as taking a
+    /// snapshot; if not, explorations begin such transactions before everything.
+    fn begins(&self, _: Isolation, _: Mode) -> Begins {
+        Begins::Scheduled
     }
 
     /// A fresh database that holds the initial state of a schedule.
@@ -40,6 +47,10 @@ impl Engine for Control {
 
     fn forbids(&self, _: Isolation) -> &'static [Anomaly] {
         &[]
+    }
+
+    fn begins(&self, _: Isolation, _: Mode) -> Begins {
+        Begins::First
     }
 
     fn open(&self, schedule: &Schedule) -> Box<dyn Database> {

@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use isolde::step::{Op, Session};
-use isolde::{Cas, Db, Error, ErrorKind, LockMode, Recorder, Savepoint, TxnId};
+use isolde::{Cas, Db, Error, ErrorKind, Isolation, LockMode, Mode, Recorder, Savepoint, TxnId};
+use isolde_history::explore::Begins;
 use isolde_history::model::{Event, History};
 use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Swap};
 use isolde_types::Key;
@@ -28,6 +29,13 @@ impl Engine for Isolde {
 
     fn version(&self) -> &'static str {
         env!("CARGO_PKG_VERSION")
+    }
+
+    /// A snapshot is taken at `begin` where the transaction has a read_ts from then on.
+    fn begins(&self, isolation: Isolation, mode: Mode) -> Begins {
+        let takes_snapshot =
+            || Some(open().ok()?.txn().isolation(isolation).mode(mode).begin().ok()?.read_ts().is_some());
+        if takes_snapshot() == Some(false) { Begins::First } else { Begins::Scheduled }
     }
 
     fn open(&self, schedule: &Schedule) -> Box<dyn Database> {

@@ -35,6 +35,7 @@ pub mod control;
 pub mod engine;
 pub mod evidence;
 pub mod expectations;
+pub mod explore;
 pub mod fuzz;
 pub mod hazards;
 mod isolde;

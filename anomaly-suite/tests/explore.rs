@@ -1,0 +1,140 @@
+//! The explorer: all orders, the reduced ones among them worth as much as all, and the smallest shown.
+
+use std::collections::BTreeSet;
+
+use anomaly_suite::explore::{Exploration, Exploring, survey};
+use anomaly_suite::{Control, Engine, Isolde, trial};
+use isolde_history::explore::{Invariant, Outcome, Programs, Reduction};
+use isolde_history::schedule::{Schedule, Setting};
+use isolde_types::{Anomaly, Isolation, Mode};
+
+fn programs(text: &str) -> Programs {
+    Programs::of(&Schedule::parse(text).unwrap()).unwrap()
+}
+
+fn settings() -> impl Iterator<Item = Setting> {
+    Isolation::ALL.into_iter().flat_map(|isolation| Mode::ALL.map(|mode| Setting { isolation, mode }))
+}
+
+fn run(engine: &dyn Engine, programs: &Programs, settings: &[Setting], exploring: &Exploring) -> Exploration {
+    let exploration = survey(engine, programs, settings, exploring, |_| ()).unwrap();
+    assert!(exploration.explored.complete);
+    exploration
+}
+
+const UNREDUCED: Exploring = Exploring { reduction: Reduction::None, invariant: None, from: 0, time_limit: None };
+
+#[test]
+fn without_control_every_order_of_the_steps_is_run_once() {
+    let programs = programs("T1: get x\nT1: get y\nT2: put x 1\nT3: get x\n");
+    let all = run(&Control, &programs, &[Setting::default()], &UNREDUCED);
+    // Three steps, and twice two: 7! / (3! 2! 2!).
+    assert_eq!((all.explored.schedules, all.explored.pruned), (210, 0));
+}
+
+#[test]
+fn orders_that_nobody_can_tell_apart_are_run_once() {
+    let programs = programs("T1: get x\nT2: get y\n");
+    let setting = Setting { isolation: Isolation::ReadCommitted, mode: Mode::Pessimistic };
+    assert_eq!(run(&Isolde, &programs, &[setting], &UNREDUCED).explored.schedules, 6);
+    assert_eq!(run(&Isolde, &programs, &[setting], &Exploring::default()).explored.schedules, 1);
+}
+
+/// Everything that programs can tell, and every anomaly.
+fn told(exploration: &Exploration) -> (BTreeSet<Outcome>, BTreeSet<Anomaly>, bool) {
+    let survey = &exploration.survey;
+    assert_eq!(survey.faults, Default::default());
+    (survey.outcomes.keys().cloned().collect(), survey.anomalies.keys().copied().collect(), survey.stuck.is_some())
+}
+
+/// Random programs at random levels, mixed: the reduced run tells what the unreduced one tells.
+#[test]
+fn the_reduction_loses_nothing() {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let all: Vec<Setting> = settings().collect();
+    let (mut full, mut reduced) = (0, 0);
+    for case in 0..250 {
+        let text = random_programs(&mut rng);
+        let chosen: Vec<Setting> = (0..3).map(|_| all[rng.usize(..all.len())]).collect();
+        let programs = programs(&text);
+        let one = run(&Isolde, &programs, &chosen, &UNREDUCED);
+        let other = run(&Isolde, &programs, &chosen, &Exploring::default());
+        assert_eq!(told(&one), told(&other), "case {case} at {chosen:?}:\n{text}");
+        full += one.explored.schedules;
+        reduced += other.explored.schedules;
+    }
+    println!("{full} schedules, {reduced} after reduction");
+    assert!(reduced * 3 < full, "{reduced} of {full}: the reduction reduces nothing");
+}
+
+fn random_programs(rng: &mut fastrand::Rng) -> String {
+    let mut text = String::from("init: x=1 y=2\n");
+    for txn in 1..=3 {
+        for step in 0..rng.usize(1..=2) {
+            let key = ["x", "y", "z"][rng.usize(..3)];
+            let line = match rng.u8(..8) {
+                0 | 1 => format!("get {key}"),
+                2..=4 => format!("put {key} {txn}{step}"),
+                5 => format!("delete {key}"),
+                6 => "scan x..z".to_owned(),
+                _ => format!("get-for-update {key}"),
+            };
+            text.push_str(&format!("T{txn}: {line}\n"));
+        }
+    }
+    text
+}
+
+/// A cycle of three that no deadlock of two shows, found among all orders.
+#[test]
+fn nobody_is_stuck_however_three_lock_in_a_ring() {
+    let ring = programs("T1: put x 1\nT1: put y 1\nT2: put y 2\nT2: put z 2\nT3: put z 3\nT3: put x 3\n");
+    for isolation in Isolation::ALL {
+        let setting = Setting { isolation, mode: Mode::Pessimistic };
+        let exploration = run(&Isolde, &ring, &[setting], &Exploring::default());
+        assert_eq!(exploration.survey.stuck, None);
+        assert_eq!(exploration.survey.faults, Default::default());
+        let aborted =
+            exploration.survey.outcomes.keys().any(|outcome| outcome.txns.iter().any(|txn| txn.ends_with("aborted")));
+        assert!(aborted, "the ring is a deadlock in some order");
+    }
+}
+
+#[test]
+fn a_broken_invariant_comes_with_a_schedule_that_breaks_it_again() {
+    let doctors = programs("init: x=1 y=1\nT1: get x\nT1: get y\nT1: put x 0\nT2: get x\nT2: get y\nT2: put y 0\n");
+    let invariant = Invariant::parse("x + y >= 1").unwrap();
+    // One after the other they both go off call too: the programs do not look at what they read.
+    let exploring = Exploring { invariant: Some(invariant.clone()), ..Exploring::default() };
+    let snapshot = Setting { isolation: Isolation::Snapshot, mode: Mode::Optimistic };
+    let exploration = run(&Isolde, &doctors, &[snapshot], &exploring);
+    let broken = exploration.survey.broken.clone().expect("both go off call");
+    let schedule = exploration.schedule(&broken.order);
+    let again = trial(&Isolde, &Schedule::parse(&schedule.to_string()).unwrap(), snapshot).unwrap();
+    assert!(!invariant.holds(&again.replay.final_state));
+}
+
+#[test]
+fn the_smallest_schedule_of_an_anomaly_shows_it_again() {
+    let skew = programs("init: x=1 y=1\nT1: get x\nT1: put y 0\nT2: get y\nT2: put x 0\n");
+    for setting in settings() {
+        let exploration = run(&Isolde, &skew, &[setting], &Exploring::default());
+        for (anomaly, shown) in &exploration.survey.anomalies {
+            let schedule = exploration.schedule(&shown.order);
+            let trial = trial(&Isolde, &Schedule::parse(&schedule.to_string()).unwrap(), setting).unwrap();
+            let found: Vec<Anomaly> = trial.evidence.shown.iter().map(|shown| shown.anomaly).collect();
+            assert!(found.contains(anomaly), "{anomaly:?} at {setting:?}: {found:?}\n{schedule}");
+        }
+    }
+}
+
+#[test]
+fn an_exploration_goes_on_where_it_was_left() {
+    let programs = programs("init: x=1\nT1: get x\nT1: put x 2\nT2: get x\nT2: put x 3\n");
+    let setting = [Setting { isolation: Isolation::ReadCommitted, mode: Mode::Optimistic }];
+    let whole = run(&Isolde, &programs, &setting, &Exploring::default());
+    let middle = whole.explored.schedules / 2;
+    let rest = run(&Isolde, &programs, &setting, &Exploring { from: middle, ..Exploring::default() });
+    assert_eq!(rest.survey.schedules, whole.survey.schedules - middle);
+    assert_eq!(rest.explored, whole.explored);
+}

@@ -1,0 +1,336 @@
+//! Every interleaving of small transaction programs, run on a real database.
+//!
+//! ```text
+//!   T1: get x │ put y │ commit        at each point: which transaction that can go on moves next?
+//!   T2: get y │ put x │ commit        depth first; each schedule on a fresh database, by polling
+//!
+//!              start
+//!            T1 /  \ T2                a transaction that waits is no choice until it is woken
+//!          T1 /\T2  ...
+//!            ...
+//! ```
+//!
+//! A schedule is the order in which transactions were chosen. The database is a black box, so a
+//! schedule is run again from its start for each change of its end.
+//!
+//! **Reduction.** Two steps of different transactions are *independent* if neither can tell which came
+//! first; schedules that differ only in the order of neighbours that are independent come to the same,
+//! and one of them is enough. *Sleep sets* skip the others: having gone down one choice, a sibling that
+//! is independent of it need not be tried first again until something that depends on it has
+//! happened. What is independent is judged by keys alone, see [`footprint`](reduce), and tested against
+//! the unreduced run. Source: Godefroid, "Partial-Order Methods for the Verification of Concurrent
+//! Systems" (1996), chapter 5.
+//!
+//! Worked example: T1 gets x, T2 gets y, and both commit. 2 + 2 steps have 6 orders, and all come to the
+//! same: with sleep sets one is run.
+//!
+//! What it leaves out: time. A wait that would time out is a wait for ever here, and reported as stuck.
+
+mod invariant;
+mod reduce;
+mod survey;
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use isolde_types::{Isolation, Key, Mode};
+
+use crate::schedule::{Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step};
+
+pub use invariant::{Invariant, InvariantError};
+pub use survey::{Outcome, Shown, Survey};
+
+/// At most this many transactions.
+pub const MAX_TXNS: usize = 8;
+
+/// Transaction programs, and the state that they start from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Programs {
+    /// Keys present before the first step.
+    pub initial: Vec<(Key, Bytes)>,
+    /// The programs.
+    pub programs: Vec<Program>,
+}
+
+/// One transaction: how it begins, and what it does, its end included.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// What its `begin` says.
+    pub begin: BeginWords,
+    /// Its operations; the last commits or rolls back, and no other does.
+    pub operations: Vec<Operation>,
+}
+
+impl Programs {
+    /// The programs of a schedule, whose order across transactions is not looked at. One whose end is
+    /// not written commits.
+    ///
+    /// # Errors
+    /// When there are too many transactions, or one goes on after its end.
+    pub fn of(schedule: &Schedule) -> Result<Programs, String> {
+        if schedule.txns.len() > MAX_TXNS {
+            return Err(format!("{} transactions; at most {MAX_TXNS} can be explored", schedule.txns.len()));
+        }
+        let program = |txn: usize, name: &String| {
+            let mut program = Program { name: name.clone(), begin: BeginWords::default(), operations: Vec::new() };
+            for step in schedule.steps.iter().filter(|step| step.txn == txn) {
+                match &step.action {
+                    Action::Begin(words) => program.begin = *words,
+                    Action::Do(operation) => program.operations.push(operation.clone()),
+                }
+            }
+            let end = program.operations.iter().position(Operation::ends);
+            match end {
+                None => program.operations.push(Operation::Commit),
+                Some(end) if end + 1 < program.operations.len() => return Err(format!("{name} goes on after its end")),
+                Some(_) => {}
+            }
+            Ok(program)
+        };
+        let programs = schedule.txns.iter().enumerate().map(|(txn, name)| program(txn, name));
+        Ok(Programs { initial: schedule.initial.clone(), programs: programs.collect::<Result<_, String>>()? })
+    }
+
+    /// The schedule that runs the programs in an order; for `replay`.
+    #[must_use]
+    pub fn schedule(&self, order: &[usize], begins: &[Begins]) -> Schedule {
+        let mut places = vec![0; self.programs.len()];
+        let first = (0..self.programs.len()).filter(|txn| begins[*txn] == Begins::First);
+        let first = first.map(|txn| Step { txn, action: Action::Begin(self.programs[txn].begin) });
+        let steps = order.iter().filter_map(|&txn| {
+            let action = self.action(txn, places[txn], begins[txn]);
+            places[txn] += 1;
+            action.map(|action| Step { txn, action })
+        });
+        let steps: Vec<Step> = first.chain(steps).collect();
+        renumbered(self, steps)
+    }
+
+    fn action(&self, txn: usize, place: usize, begins: Begins) -> Option<Action> {
+        let program = self.programs.get(txn)?;
+        match (begins, place) {
+            (Begins::Scheduled, 0) => Some(Action::Begin(program.begin)),
+            (Begins::Scheduled, _) => program.operations.get(place - 1).cloned().map(Action::Do),
+            (Begins::First, _) => program.operations.get(place).cloned().map(Action::Do),
+        }
+    }
+
+    /// The same programs with every transaction at a level and mode.
+    #[must_use]
+    pub fn at(&self, settings: &[Setting]) -> Programs {
+        let mut programs = self.clone();
+        for (program, setting) in programs.programs.iter_mut().zip(settings.iter().cycle()) {
+            program.begin.isolation = Some(setting.isolation);
+            program.begin.mode = Some(setting.mode);
+        }
+        programs
+    }
+}
+
+/// A schedule names its transactions in the order of their first steps.
+fn renumbered(programs: &Programs, mut steps: Vec<Step>) -> Schedule {
+    let mut order: Vec<usize> = Vec::new();
+    for step in &steps {
+        if !order.contains(&step.txn) {
+            order.push(step.txn);
+        }
+    }
+    for step in &mut steps {
+        step.txn = order.iter().position(|txn| *txn == step.txn).unwrap_or_default();
+    }
+    Schedule {
+        initial: programs.initial.clone(),
+        txns: order.iter().map(|txn| programs.programs[*txn].name.clone()).collect(),
+        steps,
+        ..Schedule::default()
+    }
+}
+
+/// When a transaction begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begins {
+    /// Before everything: right where a view is taken by each operation, not by `begin`.
+    First,
+    /// As a step of its own, that others can come before: where `begin` takes a snapshot.
+    Scheduled,
+}
+
+/// Whether schedules that come to the same are run once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reduction {
+    /// Once, by sleep sets.
+    #[default]
+    SleepSets,
+    /// Each of them.
+    None,
+}
+
+/// What to explore, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// When each transaction begins.
+    pub begins: Vec<Begins>,
+    /// Whether schedules that come to the same are run once.
+    pub reduction: Reduction,
+    /// The first schedule to be visited, counted from 0: those before it are run and passed over.
+    pub from: u64,
+}
+
+/// One schedule that was run.
+#[derive(Debug)]
+pub struct Run<'r> {
+    /// Its number, from 0; the same in each exploration of these programs.
+    pub number: u64,
+    /// The transactions, in the order in which they were chosen.
+    pub order: &'r [usize],
+    /// What it did; or whoever was still blocked at its end.
+    pub outcome: &'r Result<Replay, ReplayError>,
+}
+
+/// How far an exploration came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Explored {
+    /// How many schedules were run to their ends.
+    pub schedules: u64,
+    /// How many were left, in the middle, for others that come to the same.
+    pub pruned: u64,
+    /// Whether there is nothing left to run.
+    pub complete: bool,
+}
+
+/// A point of the tree: who was chosen there, and who may be.
+struct Point {
+    /// Still to be chosen; the last one is being gone down.
+    choices: Vec<usize>,
+    chosen: usize,
+    /// Whoever need not be tried here: transactions, as bits.
+    asleep: u8,
+    /// Whoever was gone down here before.
+    tried: u8,
+}
+
+/// Runs every interleaving of the programs, each on a database that `open` gives, and shows each to
+/// `visit`, until it breaks.
+///
+/// # Errors
+/// When a value cannot be worked out, such as `$x+1` where x holds a word.
+pub fn explore(
+    programs: &Programs,
+    options: &Options,
+    mut open: impl FnMut() -> Box<dyn Database>,
+    mut visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
+) -> Result<Explored, ReplayError> {
+    let mut explored = Explored::default();
+    let mut points: Vec<Point> = Vec::new();
+    let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
+    let mut order = Vec::new();
+    loop {
+        let mut database = open();
+        let outcome = descend(programs, options, &names, &mut *database, &mut points)?;
+        match outcome {
+            Descent::Pruned => explored.pruned += 1,
+            Descent::Ended(outcome) => {
+                let number = explored.schedules;
+                explored.schedules += 1;
+                order.clear();
+                order.extend(points.iter().map(|point| point.chosen));
+                let run = Run { number, order: &order, outcome: &outcome };
+                if number >= options.from && visit(&run).is_break() {
+                    return Ok(explored);
+                }
+            }
+        }
+        if !backtrack(&mut points) {
+            return Ok(Explored { complete: true, ..explored });
+        }
+    }
+}
+
+/// How a run down the tree came out.
+enum Descent {
+    /// Everyone who could go on is asleep: another schedule comes to the same.
+    Pruned,
+    Ended(Result<Replay, ReplayError>),
+}
+
+/// Runs the choices that the points name, then goes on with the first choice at each new point.
+fn descend(
+    programs: &Programs,
+    options: &Options,
+    names: &[String],
+    database: &mut dyn Database,
+    points: &mut Vec<Point>,
+) -> Result<Descent, ReplayError> {
+    let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
+    let mut driver = Driver::new(database, names, setting);
+    for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {
+        driver.issue(txn, &Action::Begin(programs.programs[txn].begin))?;
+    }
+    let mut places = [0_usize; MAX_TXNS];
+    let mut depth = 0;
+    loop {
+        if depth == points.len() {
+            let ready = ready(programs, options, &driver, &places[..names.len()]);
+            if ready == 0 {
+                break;
+            }
+            let asleep = asleep(programs, options, points.last(), &places);
+            let choices: Vec<usize> = (0..names.len()).rev().filter(|txn| (ready & !asleep) >> txn & 1 == 1).collect();
+            let Some(chosen) = choices.last().copied() else { return Ok(Descent::Pruned) };
+            points.push(Point { choices, chosen, asleep, tried: 0 });
+        }
+        let txn = points[depth].chosen;
+        if let Some(action) = programs.action(txn, places[txn], options.begins[txn]) {
+            driver.issue(txn, &action)?;
+        }
+        places[txn] += 1;
+        depth += 1;
+    }
+    let blocked: Vec<String> = driver.blocked().map(|txn| txn.name.clone()).collect();
+    let (steps, txns) = driver.into_reports();
+    if !blocked.is_empty() {
+        return Ok(Descent::Ended(Err(ReplayError::Stuck { txns: blocked })));
+    }
+    let (history, final_state) = (database.history(), database.final_state());
+    Ok(Descent::Ended(Ok(Replay { steps, txns, history, final_state, complaints: database.complaints() })))
+}
+
+/// Whoever can take a step now, as bits.
+fn ready(programs: &Programs, options: &Options, driver: &Driver<'_>, places: &[usize]) -> u8 {
+    let can =
+        |txn: &usize| driver.is_ready(*txn) && programs.action(*txn, places[*txn], options.begins[*txn]).is_some();
+    (0..places.len()).filter(can).fold(0, |bits, txn| bits | 1 << txn)
+}
+
+/// Whoever sleeps after the step that led here: those that slept or were tried before it, and are
+/// independent of it. `places` already counts that step.
+fn asleep(programs: &Programs, options: &Options, parent: Option<&Point>, places: &[usize]) -> u8 {
+    let (Some(parent), Reduction::SleepSets) = (parent, options.reduction) else { return 0 };
+    let taken = parent.chosen;
+    let next = |txn: usize, place: usize| programs.action(txn, place, options.begins[txn]);
+    let Some(step) = next(taken, places[taken] - 1) else { return 0 };
+    let candidates = parent.asleep | parent.tried;
+    let independent = |txn: &usize| {
+        candidates >> txn & 1 == 1
+            && next(*txn, places[*txn]).is_some_and(|other| {
+                reduce::independent((&programs.programs[taken], &step), (&programs.programs[*txn], &other))
+            })
+    };
+    (0..programs.programs.len()).filter(|txn| *txn != taken).filter(independent).fold(0, |bits, txn| bits | 1 << txn)
+}
+
+/// Goes back to the last point with another choice; `false` when there is none.
+fn backtrack(points: &mut Vec<Point>) -> bool {
+    while let Some(point) = points.last_mut() {
+        point.choices.pop();
+        point.tried |= 1 << point.chosen;
+        if let Some(next) = point.choices.last() {
+            point.chosen = *next;
+            return true;
+        }
+        points.pop();
+    }
+    false
+}

@@ -1,0 +1,150 @@
+//! What the schedules of an exploration came to: outcomes, anomalies, broken invariants and promises,
+//! each with the smallest schedule that shows it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use isolde_types::{Anomaly, Key, escape_key};
+
+use super::{Invariant, Run};
+use crate::check;
+use crate::schedule::{Replay, StepReport, TxnOutcome};
+
+/// What one schedule came to, as far as programs can tell: what each read, how each ended, and what is in
+/// the database.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Outcome {
+    /// What each transaction read, step by step, and how it ended.
+    pub txns: Vec<String>,
+    /// What is in the database at the end.
+    pub final_state: BTreeMap<Key, Bytes>,
+}
+
+/// How often something came, and the smallest schedule that shows it: the one with the fewest changes
+/// from one transaction to another, among those the one in which earlier transactions come first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shown {
+    /// In how many schedules.
+    pub schedules: u64,
+    /// The smallest: the order in which transactions move.
+    pub order: Vec<usize>,
+    /// What it shows, in words.
+    pub words: String,
+}
+
+/// What all schedules came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Survey {
+    /// How many schedules were looked at.
+    pub schedules: u64,
+    /// The outcomes.
+    pub outcomes: BTreeMap<Outcome, Shown>,
+    /// The anomalies.
+    pub anomalies: BTreeMap<Anomaly, Shown>,
+    /// What breaks a promise, by what is broken; contradictions in the records, too.
+    pub faults: BTreeMap<String, Shown>,
+    /// Final states that break the invariant.
+    pub broken: Option<Shown>,
+    /// Transactions that wait for each other, or for nobody, for ever.
+    pub stuck: Option<Shown>,
+}
+
+impl Survey {
+    /// Takes a schedule into account.
+    pub fn add(&mut self, run: &Run<'_>, invariant: Option<&Invariant>) {
+        self.schedules += 1;
+        let replay = match run.outcome {
+            Ok(replay) => replay,
+            Err(error) => return note(&mut self.stuck, run.order, || error.to_string()),
+        };
+        let outcome = Outcome::of(replay);
+        if let Some(invariant) = invariant.filter(|invariant| !invariant.holds(&replay.final_state)) {
+            note(&mut self.broken, run.order, || format!("{invariant} is broken: {}", state(&replay.final_state)));
+        }
+        count(&mut self.outcomes, outcome, run.order, String::new);
+        let report = check(&replay.history);
+        for finding in report.findings {
+            count(&mut self.anomalies, finding.anomaly, run.order, || finding.words);
+        }
+        let complaints =
+            report.complaints.iter().chain(&replay.complaints).map(|words| ("contradiction".to_owned(), words));
+        let violations =
+            report.violations.iter().map(|violation| (violation.anomaly.code().to_owned(), &violation.words));
+        for (what, words) in complaints.chain(violations) {
+            count(&mut self.faults, what, run.order, || words.clone());
+        }
+    }
+}
+
+/// Fewest changes first, then earlier transactions first.
+pub(super) fn size(order: &[usize]) -> (usize, &[usize]) {
+    (order.windows(2).filter(|pair| pair[0] != pair[1]).count(), order)
+}
+
+fn note(slot: &mut Option<Shown>, order: &[usize], words: impl FnOnce() -> String) {
+    match slot {
+        None => *slot = Some(Shown { schedules: 1, order: order.to_vec(), words: words() }),
+        Some(shown) => {
+            shown.schedules += 1;
+            if size(order) < size(&shown.order) {
+                shown.order = order.to_vec();
+                shown.words = words();
+            }
+        }
+    }
+}
+
+fn count<K: Ord>(map: &mut BTreeMap<K, Shown>, key: K, order: &[usize], words: impl FnOnce() -> String) {
+    use std::collections::btree_map::Entry;
+    match map.entry(key) {
+        Entry::Vacant(entry) => {
+            entry.insert(Shown { schedules: 1, order: order.to_vec(), words: words() });
+        }
+        Entry::Occupied(mut entry) => {
+            let shown = entry.get_mut();
+            shown.schedules += 1;
+            if size(order) < size(&shown.order) {
+                shown.order = order.to_vec();
+                shown.words = words();
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn of(replay: &Replay) -> Outcome {
+        let txn = |number: usize| {
+            let mut words: Vec<String> = Vec::new();
+            // By start: the order within a transaction.
+            let steps = replay.steps.iter().filter(|step| step.txn == number);
+            words.extend(steps.filter_map(seen));
+            words.push(ending(replay.txns[number].outcome).to_owned());
+            words.join(", ")
+        };
+        let txns = (0..replay.txns.len()).map(|number| format!("{}: {}", replay.txns[number].name, txn(number)));
+        Outcome { txns: txns.collect(), final_state: replay.final_state.clone() }
+    }
+}
+
+/// What a step showed its transaction.
+fn seen(step: &StepReport) -> Option<String> {
+    let output = step.output.as_ref().map(ToString::to_string).filter(|text| !text.is_empty());
+    let refused = step.failure.as_ref().filter(|failure| !failure.ended).map(|failure| failure.class.name().to_owned());
+    output.or(refused).map(|text| format!("{} = {text}", step.action))
+}
+
+const fn ending(outcome: TxnOutcome) -> &'static str {
+    match outcome {
+        TxnOutcome::Committed => "committed",
+        TxnOutcome::RolledBack => "rolled back",
+        TxnOutcome::Aborted => "aborted",
+        TxnOutcome::Active => "never ended",
+    }
+}
+
+/// A state in one line.
+pub(super) fn state(state: &BTreeMap<Key, Bytes>) -> String {
+    let pairs: Vec<String> =
+        state.iter().map(|(key, value)| format!("{}={}", escape_key(key), String::from_utf8_lossy(value))).collect();
+    pairs.join(" ")
+}
