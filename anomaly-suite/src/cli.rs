@@ -8,6 +8,8 @@
 //! | 3 | a database could not be reached |
 //! | 4 | inconclusive: a schedule could not be run to its end |
 
+mod advise;
+mod explore;
 mod fuzz;
 
 use std::io::{self, IsTerminal, Read, Write};
@@ -53,6 +55,10 @@ enum Command {
     },
     /// Run schedule files of your own.
     Replay(ReplayArgs),
+    /// Every interleaving of transaction programs: outcomes, anomalies, broken invariants.
+    Explore(explore::ExploreArgs),
+    /// The weakest level and mode that keeps an invariant of your programs in every interleaving.
+    Advise(advise::AdviseArgs),
     /// Random concurrent transactions, checked; what fails is shrunk to a schedule.
     Fuzz(fuzz::FuzzArgs),
 }
@@ -202,6 +208,8 @@ fn run(cli: Cli) -> Result<Verdict, Usage> {
         Command::List => print(&explain::list(style), None).map(|()| Verdict::AsDeclared),
         Command::Explain { anomaly } => run_explain(&anomaly, style),
         Command::Replay(args) => run_replay(&args, style),
+        Command::Explore(args) => explore::run(&args, style),
+        Command::Advise(args) => advise::run(&args, style),
         Command::Fuzz(args) => fuzz::run(&args, style),
     }
 }

@@ -29,6 +29,7 @@
 //! # Ok::<(), anomaly_suite::UnknownName>(())
 //! ```
 
+pub mod advise;
 pub mod catalogue;
 pub mod cli;
 pub mod control;
@@ -40,6 +41,7 @@ pub mod fuzz;
 pub mod hazards;
 mod isolde;
 mod numbers;
+mod perform;
 pub mod report;
 mod suggest;
 mod suite;

@@ -34,7 +34,8 @@ pub(super) fn random(shape: Shape, seed: u64) -> Schedule {
     let mut programs: Vec<Vec<Action>> = (0..txns)
         .map(|txn| {
             let (isolation, mode) = if mixed { setting(&mut rng) } else { one };
-            program(&mut rng, shape, txn, isolation, mode)
+            let (begin, operations) = program(&mut rng, shape, txn, isolation, mode);
+            std::iter::once(Action::Begin(begin)).chain(operations.into_iter().map(Action::Do)).collect()
         })
         .collect();
     programs.iter_mut().for_each(|program| program.reverse());
@@ -70,22 +71,28 @@ fn name(key: usize) -> Key {
 }
 
 /// One transaction: it begins, does a few things, and ends.
-pub(super) fn program(rng: &mut Rng, shape: Shape, txn: usize, isolation: Isolation, mode: Mode) -> Vec<Action> {
+pub(super) fn program(
+    rng: &mut Rng,
+    shape: Shape,
+    txn: usize,
+    isolation: Isolation,
+    mode: Mode,
+) -> (BeginWords, Vec<Operation>) {
     let read_only = rng.u8(..8) == 0;
-    let words = BeginWords { isolation: Some(isolation), mode: Some(mode), read_only };
-    let mut actions = vec![Action::Begin(words)];
+    let begin = BeginWords { isolation: Some(isolation), mode: Some(mode), read_only };
+    let mut operations = Vec::new();
     let mut savepoints = 0;
     for place in 0..rng.usize(1..=shape.operations.max(1)) {
         let value = Value::Word(Bytes::from(format!("w{}.{place}", txn + 1)));
         let operation = if read_only { read(rng, shape) } else { any(rng, shape, value, &mut savepoints) };
         // `$k` is what was read before.
         if let Operation::CompareAndSet { key, .. } = &operation {
-            actions.push(Action::Do(Operation::Get(key.clone())));
+            operations.push(Operation::Get(key.clone()));
         }
-        actions.push(Action::Do(operation));
+        operations.push(operation);
     }
-    actions.push(Action::Do(if rng.u8(..10) == 0 { Operation::Rollback } else { Operation::Commit }));
-    actions
+    operations.push(if rng.u8(..10) == 0 { Operation::Rollback } else { Operation::Commit });
+    (begin, operations)
 }
 
 fn read(rng: &mut Rng, shape: Shape) -> Operation {

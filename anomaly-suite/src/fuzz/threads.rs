@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::time::Instant;
 
-use bytes::Bytes;
 use fastrand::Rng;
-use isolde::{Cas, Db, LockMode, Savepoint, Txn};
 use isolde_history::check;
 use isolde_history::model::{Event, History, TxnKey, Version};
 use isolde_history::schedule::{Action, BeginWords, Operation, Place, Schedule, Setting, Step, Value};
@@ -16,6 +14,7 @@ use isolde_types::Key;
 use super::case::{self, Shape};
 use super::{Failure, Limit, Tally, failure};
 use crate::isolde::{Isolde, encode, open};
+use crate::perform::perform;
 use crate::verdict::trial;
 
 /// How many transactions each thread runs in one case: few, so that a history stays readable.
@@ -82,9 +81,10 @@ fn run(threads: usize, shape: Shape, seed: u64) -> isolde::Result<(History, Opti
                 barrier.wait();
                 for number in 0..TRANSACTIONS {
                     let (isolation, mode) = case::setting(&mut rng);
-                    let program = case::program(&mut rng, shape, thread * TRANSACTIONS + number, isolation, mode);
+                    let number = thread * TRANSACTIONS + number;
+                    let (begin, operations) = case::program(&mut rng, shape, number, isolation, mode);
                     // Whatever it fails with, the checker judges what it did.
-                    let _ = perform(db, &program);
+                    let _ = perform(db, begin, &operations);
                 }
             });
         }
@@ -92,68 +92,6 @@ fn run(threads: usize, shape: Shape, seed: u64) -> isolde::Result<(History, Opti
     let history = recorder.finish();
     db.collect();
     Ok((history, db.check().err()))
-}
-
-/// Runs one program; rolls back at its first error.
-fn perform(db: &Db, program: &[Action]) -> isolde::Result<()> {
-    let Some((Action::Begin(BeginWords { isolation, mode, read_only }), rest)) = program.split_first() else {
-        return Ok(());
-    };
-    let builder = db.txn().isolation(isolation.unwrap_or_default()).mode(mode.unwrap_or_default());
-    let txn = if *read_only { builder.read_only() } else { builder }.begin()?;
-    let mut savepoints = Vec::new();
-    for action in rest {
-        match action {
-            Action::Do(Operation::Commit) => return txn.commit().map(|_| ()),
-            Action::Do(Operation::Rollback) => break,
-            Action::Do(operation) => step(&txn, operation, &mut savepoints)?,
-            Action::Begin(_) => {}
-        }
-    }
-    txn.rollback();
-    Ok(())
-}
-
-fn step(txn: &Txn, operation: &Operation, savepoints: &mut Vec<(String, Savepoint)>) -> isolde::Result<()> {
-    let word = |value: &Value| match value {
-        Value::Word(word) => encode(word),
-        Value::LastRead { .. } => Bytes::new(),
-    };
-    match operation {
-        Operation::Get(key) => txn.get(key).map(drop),
-        Operation::GetForUpdate(key) => txn.get_for_update(key).map(drop),
-        Operation::Put(key, value) => txn.put_bytes(key, word(value)),
-        Operation::Insert(key, value) => match txn.insert(key, word(value)) {
-            Err(isolde::Error::AlreadyExists(_)) => Ok(()),
-            outcome => outcome,
-        },
-        Operation::Delete(key) => txn.delete(key),
-        Operation::Scan(place) => txn.scan(place.span()).try_for_each(|row| row.map(drop)),
-        Operation::Increment(key, by) => txn.increment(key, *by),
-        Operation::CompareAndSet { key, new, .. } => {
-            let old = txn.get(key)?;
-            let new = new.as_ref().map(word);
-            let swapped = txn.compare_and_set(key, old.as_deref(), new.as_deref())?;
-            debug_assert!(matches!(swapped, Cas::Swapped | Cas::Current(_)));
-            Ok(())
-        }
-        Operation::Lock(place) => txn.lock(place.span(), LockMode::Exclusive),
-        Operation::Savepoint(name) => {
-            savepoints.push((name.clone(), txn.savepoint()));
-            Ok(())
-        }
-        Operation::RollbackTo(name) => {
-            match savepoints.iter().rev().find(|(other, _)| other == name) {
-                Some((_, savepoint)) => match txn.rollback_to(*savepoint) {
-                    // Returned to an earlier one before.
-                    Err(isolde::Error::SavepointGone) => Ok(()),
-                    outcome => outcome,
-                },
-                None => Ok(()),
-            }
-        }
-        Operation::Merge { .. } | Operation::Commit | Operation::Rollback => Ok(()),
-    }
 }
 
 // --- a failure -------------------------------------------------------------------------------------

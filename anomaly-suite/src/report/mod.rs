@@ -1,6 +1,8 @@
 //! Reports: the same results as tables for people, JSON for programs, Markdown for documents.
 
+pub mod advice;
 pub mod explain;
+pub mod exploration;
 pub mod json;
 pub mod markdown;
 pub mod show;
