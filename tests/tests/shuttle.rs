@@ -352,3 +352,124 @@ fn set_deleted(db: &Db, key: &str) {
     db.put(key, b"gone").unwrap();
     db.delete(key).unwrap();
 }
+
+/// A commit beside an operation of its own transaction that fails: it is refused, or all of it is there.
+#[test]
+fn a_commit_beside_an_operation_that_ends_the_transaction_is_all_or_nothing() {
+    explore(|| {
+        let db = db();
+        db.put("x", 0_i64.to_be_bytes()).unwrap();
+        let txn = begin(&db, Isolation::Snapshot, Mode::Pessimistic);
+        db.put("x", 1_i64.to_be_bytes()).unwrap();
+        set(&txn, "y", 1).unwrap();
+        let mut scan = txn.scan("x".."y").for_update();
+        // A conflict: the row is newer than the snapshot.
+        let scanner = thread::spawn(move || drop(scan.next()));
+        let committed = txn.commit().is_ok();
+        scanner.join().unwrap();
+        assert_eq!(db.get("y").unwrap().is_some(), committed, "acknowledged, and rolled back");
+        assert!(db.locks().is_empty());
+        db.check().unwrap();
+    });
+}
+
+/// The age of a snapshot passes its limit while its transaction commits, and another thread asks.
+#[test]
+fn a_commit_beside_an_iterator_that_is_too_old_is_all_or_nothing() {
+    use std::time::Duration;
+
+    explore(|| {
+        let clock = Arc::new(isolde::ManualClock::default());
+        let builder = Db::builder().in_memory().no_lock_timeout().clock(clock.clone());
+        let db = builder.max_snapshot_age(Duration::from_secs(1)).open().unwrap();
+        let txn = begin(&db, Isolation::Serializable, Mode::Optimistic);
+        txn.get("z").unwrap();
+        set(&txn, "y", 1).unwrap();
+        let mut scan = txn.scan("a".."b");
+        let collector = {
+            let db = db.clone();
+            thread::spawn(move || {
+                clock.advance(Duration::from_secs(2));
+                db.collect();
+                drop(scan.next());
+            })
+        };
+        let committed = txn.commit().is_ok();
+        collector.join().unwrap();
+        assert_eq!(db.get("y").unwrap().is_some(), committed, "acknowledged, and rolled back");
+        assert!(db.locks().is_empty());
+        db.check().unwrap();
+    });
+}
+
+/// A return to a savepoint beside a write of the same transaction: the write is undone, or is under
+/// its lock.
+#[test]
+fn a_write_beside_a_rollback_to_a_savepoint_is_undone_or_locked() {
+    explore(|| {
+        let db = db();
+        let txn = Arc::new(begin(&db, Isolation::ReadCommitted, Mode::Pessimistic));
+        let savepoint = txn.savepoint();
+        txn.increment("n", 1).unwrap();
+        let other = {
+            let db = db.clone();
+            thread::spawn(move || db.increment("n", 10).unwrap())
+        };
+        let returns = {
+            let txn = Arc::clone(&txn);
+            thread::spawn(move || txn.rollback_to(savepoint).unwrap())
+        };
+        let writes = {
+            let txn = Arc::clone(&txn);
+            thread::spawn(move || txn.increment("n", 100).unwrap())
+        };
+        returns.join().unwrap();
+        writes.join().unwrap();
+        Arc::into_inner(txn).unwrap().commit().unwrap();
+        other.join().unwrap();
+        let n = number(db.get("n").unwrap());
+        assert!(n == 10 || n == 110, "{n}");
+        db.check().unwrap();
+    });
+}
+
+/// In a snapshot view a locked span has nothing newer than the snapshot: what it shows is current
+/// when its transaction commits.
+#[test]
+fn a_span_locked_in_a_snapshot_view_is_current() {
+    explore(|| {
+        let db = db();
+        let certified = {
+            let db = db.clone();
+            thread::spawn(move || {
+                let txn = begin(&db, Isolation::Serializable, Mode::Optimistic);
+                txn.get("z").unwrap();
+                set(&txn, "w", 1).unwrap();
+                txn.commit().unwrap();
+            })
+        };
+        let writer = {
+            let db = db.clone();
+            thread::spawn(move || {
+                let txn = begin(&db, Isolation::ReadCommitted, Mode::Pessimistic);
+                set(&txn, "k/1", 1).unwrap();
+                txn.commit().unwrap().ts
+            })
+        };
+        let txn = begin(&db, Isolation::Snapshot, Mode::Pessimistic);
+        let decides = || {
+            txn.lock(isolde::prefix("k/"), isolde::LockMode::Shared)?;
+            let seen = number(txn.get("k/1")?);
+            set(&txn, "out", seen)?;
+            Ok::<_, isolde::Error>(seen)
+        };
+        let seen = decides();
+        let decided = seen.and_then(|seen| Ok((seen, txn.commit()?.ts)));
+        certified.join().unwrap();
+        let written = writer.join().unwrap();
+        if let Ok((seen, ts)) = decided {
+            assert_eq!(seen == 1, written < ts, "I9: read {seen}, committed @{ts}, written @{written}");
+        }
+        db.check().unwrap();
+    });
+}

@@ -48,7 +48,7 @@ mod view;
 pub use cell::LockCell;
 pub use error::LockError;
 pub use ledger::{LockMark, Purpose};
-pub use manager::{Acquire, Granted, Handle, LockManager, SpanRecords};
+pub use manager::{Acquire, GivenBack, Granted, Handle, LockManager, SpanRecords};
 pub use owner::{OnWound, Owner, OwnerSpec};
 pub use policy::{Deadlocks, LockConfig, Victim, WaitPolicy};
 pub use report::{Blocker, DeadlockReport, Edge, EdgeKind};

@@ -100,6 +100,17 @@ impl Aftermath {
     }
 }
 
+/// Locks were given back; those who waited for them are still to be woken.
+#[must_use]
+pub struct GivenBack(Aftermath);
+
+impl GivenBack {
+    /// Wakes those who waited.
+    pub fn wake(self) {
+        self.0.perform();
+    }
+}
+
 impl<H: Handle> LockManager<H> {
     /// A lock manager without any lock.
     #[must_use]
@@ -240,9 +251,15 @@ impl<H: Handle> LockManager<H> {
             return Poll::Ready(Err(error));
         }
         let mut graph = self.graph.lock();
-        let effects = self.take_back_tentative(&mut graph, owner);
+        let (effects, inflated) = self.come_to_table(&mut graph, owner, &request.locked);
         let taken_back = self.settle(&mut graph, effects);
-        let outcome = self.ask_table(request, graph, waker);
+        let outcome = match inflated {
+            Ok(()) => self.ask_table(request, graph, waker),
+            Err(error) => {
+                drop(graph);
+                Poll::Ready(Err(error))
+            }
+        };
         taken_back.perform();
         outcome
     }
@@ -254,11 +271,6 @@ impl<H: Handle> LockManager<H> {
         waker: &Waker,
     ) -> Poll<Result<Granted, LockError>> {
         let owner = request.owner;
-        if let Locked::Key(handle) = &request.locked
-            && let Err(error) = self.inflate(&mut graph, handle)
-        {
-            return Poll::Ready(Err(error));
-        }
         self.know(&mut graph, owner);
         if owner.ended.load(SeqCst) {
             let _ = graph.table.release(owner.id);
@@ -270,17 +282,17 @@ impl<H: Handle> LockManager<H> {
         // itself, though a span of its own covers it; a read may lean on the span.
         let held = match &request.locked {
             Locked::Key(handle) if request.purpose == Purpose::Write && !mutant!("write-leans-on-own-span") => {
-                graph.table.holds_key(owner.id, handle.key())
+                graph.table.holds_key_for_good(owner.id, handle.key())
             }
-            _ => graph.table.holds(owner.id, &target),
+            _ => graph.table.holds_for_good(owner.id, &target),
         };
         if held.is_some_and(|held| held >= request.mode) {
-            self.deflate_locked(&mut graph, &request.locked);
-            drop(graph);
             // A span that is covered already is not entered again: each entry counts as an announced span.
+            // Written down before the graph is left: a return to a savepoint must find it.
             if matches!(request.locked, Locked::Key(_)) {
                 owner.ledger.lock().push_again(|| request.locked.clone(), request.mode, request.purpose);
             }
+            self.deflate_locked(&mut graph, &request.locked);
             return Poll::Ready(Ok(Granted { waited: false }));
         }
         if let Err(error) = self.check_limit(owner) {

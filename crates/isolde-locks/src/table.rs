@@ -16,6 +16,7 @@
 //! A granted wait belongs to its *ticket* until [`Table::collect`]: cancelled before that, the
 //! transaction falls back to what it held without it.
 
+mod giving_back;
 mod holding;
 mod parts;
 mod policies;
@@ -89,8 +90,8 @@ impl Table {
     pub fn acquire(&mut self, txn: TxnId, target: Target, mode: LockMode, wait: WaitPolicy) -> (Answer, Effects) {
         let held = match &target {
             // Itself: a span over it does not keep its record from being reclaimed.
-            Target::Key(key) => self.holds_key(txn, key),
-            Target::Span(_) => self.holds(txn, &target),
+            Target::Key(key) => self.holds_key_for_good(txn, key),
+            Target::Span(_) => self.holds_for_good(txn, &target),
         };
         if held.is_some_and(|held| held >= mode) {
             return (Answer::Granted, Effects::default());
@@ -150,33 +151,9 @@ impl Table {
                 self.weaken(request.txn, &request.target, |holder| {
                     holder.pending.retain(|(pending, _)| *pending != ticket);
                 });
-                self.pump(&request.target)
+                self.pump(&request.target).and(self.after_giving_back(request.txn))
             }
         }
-    }
-
-    /// Lowers what a transaction holds on a target, or gives it up (`None`).
-    pub fn set_mode(&mut self, txn: TxnId, target: &Target, mode: Option<LockMode>) -> Effects {
-        self.weaken(txn, target, |holder| holder.base = holder.base.min(mode));
-        self.pump(target)
-    }
-
-    /// Gives up everything that a transaction holds and waits for, and forgets it.
-    pub fn release(&mut self, txn: TxnId) -> Effects {
-        let Some(entry) = self.txns.get_mut(&txn) else { return Effects::default() };
-        let held = std::mem::take(&mut entry.held);
-        let waits = std::mem::take(&mut entry.waits);
-        let mut touched: Vec<Target> = held.into_iter().collect();
-        let mut effects = Effects::default();
-        for ticket in waits {
-            touched.extend(self.refuse(ticket, Refusal::Ended));
-            effects.wakes.push(ticket);
-        }
-        for target in &touched {
-            self.drop_holder(txn, target);
-        }
-        self.txns.remove(&txn);
-        effects.and(self.pump_all(touched))
     }
 
     // --- questions ---------------------------------------------------------------------------
@@ -184,19 +161,39 @@ impl Table {
     /// What a transaction holds on a target, by itself or by a span over it.
     #[must_use]
     pub fn holds(&self, txn: TxnId, target: &Target) -> Option<LockMode> {
+        self.held(txn, target, Holder::mode)
+    }
+
+    /// The same without what was granted to tickets that have not collected, and may be cancelled.
+    #[must_use]
+    pub fn holds_for_good(&self, txn: TxnId, target: &Target) -> Option<LockMode> {
+        self.held(txn, target, |holder| holder.base)
+    }
+
+    fn held(&self, txn: TxnId, target: &Target, mode: impl Fn(&Holder) -> Option<LockMode>) -> Option<LockMode> {
         let by_key = match target {
-            Target::Key(key) => self.keys.get(key).and_then(|queue| mode_of(&queue.holders, txn)),
+            Target::Key(key) => self.key_holder(txn, key).and_then(&mode),
             Target::Span(_) => None,
         };
         let over =
             self.spans.iter().filter(|(span, holder)| holder.txn == txn && Target::Span(span.clone()).covers(target));
-        over.filter_map(|(_, holder)| holder.mode()).max().max(by_key)
+        over.filter_map(|(_, holder)| mode(holder)).max().max(by_key)
+    }
+
+    fn key_holder(&self, txn: TxnId, key: &Key) -> Option<&Holder> {
+        self.keys.get(key)?.holders.iter().find(|holder| holder.txn == txn)
     }
 
     /// What a transaction holds on a key itself.
     #[must_use]
     pub fn holds_key(&self, txn: TxnId, key: &Key) -> Option<LockMode> {
-        self.keys.get(key).and_then(|queue| mode_of(&queue.holders, txn))
+        self.key_holder(txn, key).and_then(Holder::mode)
+    }
+
+    /// The same without what was granted to tickets that have not collected, and may be cancelled.
+    #[must_use]
+    pub fn holds_key_for_good(&self, txn: TxnId, key: &Key) -> Option<LockMode> {
+        self.key_holder(txn, key)?.base
     }
 
     /// Who stands in the way of a waiting request.
@@ -430,10 +427,6 @@ pub(crate) enum Alone {
     Nobody,
     One(TxnId, LockMode),
     No,
-}
-
-fn mode_of(holders: &[Holder], txn: TxnId) -> Option<LockMode> {
-    holders.iter().find(|holder| holder.txn == txn).and_then(Holder::mode)
 }
 
 fn bounds(span: &Span) -> (Bound<Key>, Bound<Key>) {

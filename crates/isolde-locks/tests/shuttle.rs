@@ -2,7 +2,7 @@
 #![cfg(shuttle)]
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use isolde_locks::*;
@@ -231,4 +231,85 @@ fn three_parties_never_hold_what_conflicts() {
 #[test]
 fn nor_when_they_wait_and_give_up_waiting() {
     check(|| three_parties(Deadlocks::Detect { victim: Victim::Youngest }, WaitPolicy::Wait));
+}
+
+fn setting() -> (Arc<LockManager<Rec>>, Rec, [Arc<Owner<Rec>>; 3]) {
+    let config = LockConfig { deadlocks: Deadlocks::TimeoutOnly, max_locks_per_txn: 100 };
+    let manager = Arc::new(LockManager::<Rec>::new(config));
+    let record = Rec(Arc::new((Key::from_static(b"b"), LockCell::default())));
+    let owner = |id| manager.owner(OwnerSpec { id: TxnId(id), age: id, label: None, on_wound: None });
+    let owners = [owner(1), owner(2), owner(3)];
+    (manager, record, owners)
+}
+
+/// Asks once, and says whether it was granted; given up if it was not.
+fn tries(
+    manager: &Arc<LockManager<Rec>>,
+    owner: &Arc<Owner<Rec>>,
+    record: &Rec,
+    mode: LockMode,
+) -> thread::JoinHandle<bool> {
+    let (manager, owner, record) = (manager.clone(), owner.clone(), record.clone());
+    thread::spawn(move || granted(manager.lock_key(&owner, record, mode, Purpose::Write, WaitPolicy::NoWait)))
+}
+
+/// A scanner that waits, and two operations of a writer: one of them found a reader in the word, and
+/// asks the table when the reader has gone; the other takes the word at that moment.
+fn two_operations_a_reader_and_a_scanner() {
+    let (manager, record, [writer, scanner, reader]) = setting();
+    assert!(granted(manager.lock_key(&reader, record.clone(), LockMode::Shared, Purpose::Read, WaitPolicy::NoWait)));
+    let leaves = {
+        let (manager, reader) = (manager.clone(), reader.clone());
+        thread::spawn(move || manager.release_all(&reader))
+    };
+    let operations = [(); 2].map(|()| tries(&manager, &writer, &record, LockMode::Exclusive));
+    let span = ("a".."c").into_span();
+    let records = All(vec![record.clone()]);
+    let mut scan = manager.lock_span(&scanner, span, LockMode::Shared, Purpose::Read, WaitPolicy::Wait, &records);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut scanned = Pin::new(&mut scan).poll(&mut cx).is_ready();
+    let written = operations.map(|operation| operation.join().unwrap()).contains(&true);
+    leaves.join().unwrap();
+    scanned = scanned || Pin::new(&mut scan).poll(&mut cx).is_ready();
+    assert!(!(written && scanned), "X on a key and S on a span around it are both granted");
+    assert_eq!(written, manager.held_mode(&writer, &record).is_some(), "granted is what is held");
+    drop(scan);
+    manager.release_all(&writer);
+    manager.release_all(&scanner);
+    assert!(manager.locks().is_empty());
+}
+
+#[test]
+fn nor_when_one_operation_asks_the_table_while_another_takes_the_word() {
+    shuttle::check_random(two_operations_a_reader_and_a_scanner, 50_000);
+    shuttle::check_pct(two_operations_a_reader_and_a_scanner, 50_000, 4);
+}
+
+/// A lock goes into the table, back into its word and into the table again, while its holder gives it
+/// back: whoever waits for it gets it.
+fn a_release_beside_one_that_tries_and_one_that_waits() {
+    let (manager, record, [holder, first, second]) = setting();
+    assert!(granted(manager.lock_key(&holder, record.clone(), LockMode::Shared, Purpose::Read, WaitPolicy::NoWait)));
+    let tries = tries(&manager, &first, &record, LockMode::Exclusive);
+    let releases = {
+        let manager = manager.clone();
+        thread::spawn(move || manager.release_all(&holder))
+    };
+    let mut waits = manager.lock_key(&second, record, LockMode::Exclusive, Purpose::Write, WaitPolicy::Wait);
+    let mut cx = Context::from_waker(Waker::noop());
+    let waited = Pin::new(&mut waits).poll(&mut cx).is_pending();
+    let got = tries.join().unwrap();
+    releases.join().unwrap();
+    assert!(waited || !got, "X is granted twice");
+    manager.release_all(&first);
+    let through = !waited || Pin::new(&mut waits).poll(&mut cx).is_ready();
+    assert!(through, "waits for one that is no more:\n{}", manager.waits_for());
+    manager.release_all(&second);
+    assert!(manager.locks().is_empty(), "left behind:\n{}", manager.locks());
+}
+
+#[test]
+fn what_is_given_back_between_table_and_word_is_free() {
+    shuttle::check_random(a_release_beside_one_that_tries_and_one_that_waits, 50_000);
+    shuttle::check_pct(a_release_beside_one_that_tries_and_one_that_waits, 50_000, 4);
 }

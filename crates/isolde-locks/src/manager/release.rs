@@ -4,35 +4,13 @@ use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::Ordering::SeqCst;
 use isolde_types::{LockMode, TxnId, mutant};
 
-use super::{Graph, Handle, LockManager, target_of};
+use super::{GivenBack, Graph, Handle, LockManager, target_of};
 use crate::cell::Word;
 use crate::ledger::{LockMark, Locked};
 use crate::owner::Owner;
 use crate::table::{Effects, Target};
 
 impl<H: Handle> LockManager<H> {
-    /// Lowers or gives back locks one by one.
-    pub(super) fn give_back(&self, owner: &Arc<Owner<H>>, locks: Vec<(Locked<H>, Option<LockMode>)>) {
-        for (locked, mode) in locks {
-            if let Locked::Key(handle) = &locked
-                && self.give_back_word(owner, handle, mode)
-            {
-                continue;
-            }
-            let mut graph = self.graph.lock();
-            let effects = match &locked {
-                Locked::Key(handle) => self.lower(&mut graph, owner, handle, mode),
-                Locked::Span(_) => graph.table.set_mode(owner.id, &target_of(&locked), mode),
-            };
-            let aftermath = self.settle(&mut graph, effects);
-            drop(graph);
-            aftermath.perform();
-            if matches!(locked, Locked::Span(_)) {
-                self.drop_spans(1);
-            }
-        }
-    }
-
     /// Lowers or gives back the lock on a key, wherever it is known.
     ///
     /// Under the graph mutex the word is looked at again: since it was found to be FAT, somebody who
@@ -75,8 +53,31 @@ impl<H: Handle> LockManager<H> {
 
     /// Gives back the locks that writes took since the mark, and wakes those who waited for them.
     pub fn release_to(&self, owner: &Arc<Owner<H>>, mark: &LockMark) {
-        let locks = owner.ledger.lock().undo_to(*mark);
-        self.give_back(owner, locks);
+        self.undo_to(owner, mark).wake();
+    }
+
+    /// The same, but those who waited are woken by the caller, when it holds no latch.
+    ///
+    /// The latches are held throughout, so that no other operation of the transaction is granted what is
+    /// being given back.
+    pub fn undo_to(&self, owner: &Arc<Owner<H>>, mark: &LockMark) -> GivenBack {
+        let mut graph = self.graph.lock();
+        let mut ledger = owner.ledger.lock();
+        let (mut effects, mut spans) = (Effects::default(), 0);
+        for (locked, mode) in ledger.undo_to(*mark) {
+            effects = effects.and(match &locked {
+                Locked::Key(handle) => self.lower(&mut graph, owner, handle, mode),
+                Locked::Span(_) => {
+                    spans += 1;
+                    graph.table.set_mode(owner.id, &target_of(&locked), mode)
+                }
+            });
+        }
+        drop(ledger);
+        let aftermath = self.settle(&mut graph, effects);
+        drop(graph);
+        self.drop_spans(spans);
+        GivenBack(aftermath)
     }
 
     /// Gives everything back, ends the transaction's waits, and wakes those who waited for it, in

@@ -91,14 +91,26 @@ impl<H: Handle> LockManager<H> {
         Err(LockError::Ended)
     }
 
-    /// Takes back the locks that met a span and were inflated before the word could be set back: by
-    /// the scanner, or by a third transaction that wants the key. They were never granted.
-    pub(super) fn take_back_tentative(&self, graph: &mut Graph<H>, owner: &Arc<Owner<H>>) -> Effects {
-        let tentative = std::mem::take(&mut owner.ledger.lock().tentative);
+    /// Makes the word of what is asked for FAT, and takes back the locks that met a span and were
+    /// inflated before the word could be set back: by the scanner, or by a third transaction that wants
+    /// the key. They were never granted.
+    ///
+    /// Both under the ledger's latch: no other operation of this transaction has a lock on trial then,
+    /// which would be taken here for one that it holds.
+    pub(super) fn come_to_table(
+        &self,
+        graph: &mut Graph<H>,
+        owner: &Arc<Owner<H>>,
+        asked: &Locked<H>,
+    ) -> (Effects, Result<(), LockError>) {
+        let mut ledger = owner.ledger.lock();
         let mut effects = Effects::default();
-        for (handle, earlier) in tentative {
+        for (handle, earlier) in std::mem::take(&mut ledger.tentative) {
             effects = effects.and(self.lower(graph, owner, &handle, earlier));
         }
-        effects
+        match asked {
+            Locked::Key(handle) => (effects, self.inflate(graph, handle)),
+            Locked::Span(_) => (effects, Ok(())),
+        }
     }
 }

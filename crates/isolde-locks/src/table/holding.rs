@@ -36,39 +36,6 @@ impl Table {
         }
     }
 
-    pub(super) fn weaken(&mut self, txn: TxnId, target: &Target, change: impl FnOnce(&mut Holder)) {
-        let holder = match target {
-            Target::Key(key) => {
-                self.keys.get_mut(key).and_then(|queue| queue.holders.iter_mut().find(|holder| holder.txn == txn))
-            }
-            Target::Span(span) => {
-                self.spans.iter_mut().find(|(held, holder)| holder.txn == txn && held == span).map(|(_, holder)| holder)
-            }
-        };
-        let Some(holder) = holder else { return };
-        change(holder);
-        if holder.mode().is_none() {
-            self.drop_holder(txn, target);
-            if let Some(entry) = self.txns.get_mut(&txn) {
-                entry.held.remove(target);
-            }
-        }
-    }
-
-    pub(super) fn drop_holder(&mut self, txn: TxnId, target: &Target) {
-        match target {
-            Target::Key(key) => {
-                if let Some(queue) = self.keys.get_mut(key) {
-                    queue.holders.retain(|holder| holder.txn != txn);
-                    if queue.is_empty() {
-                        self.keys.remove(key);
-                    }
-                }
-            }
-            Target::Span(span) => self.spans.retain(|(held, holder)| holder.txn != txn || held != span),
-        }
-    }
-
     // --- waking ------------------------------------------------------------------------------------
 
     /// Ends a wait without a grant; gives the target whose queue is shorter now.

@@ -49,7 +49,7 @@ impl TxnInner {
     pub async fn commit(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
         self.begin_ending()?;
         let guard = RollbackOnDrop(self);
-        self.drained(wait).await;
+        self.drained(wait).await?;
         if self.wrote_and_marked_nothing() {
             std::mem::forget(guard);
             return Ok(self.end_without_writes());

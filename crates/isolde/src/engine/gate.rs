@@ -75,13 +75,33 @@ impl Gate {
         self.update(|word| (word & (ENDING | WOUNDED) == 0).then_some(word | ENDING)).is_ok()
     }
 
-    /// Ready when nobody is inside an ending transaction.
-    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.word.load(Ordering::Acquire) & INSIDE == 0 {
-            return Poll::Ready(());
+    /// Whether it was wounded: ended from outside before it began to end by itself.
+    pub fn is_wounded(&self) -> bool {
+        self.word.load(Ordering::Acquire) & WOUNDED != 0
+    }
+
+    /// Ready when nobody is inside an ending transaction: `true` if it may be committed, `false` if one
+    /// of those who were inside gave it up.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let drained = || {
+            let word = self.word.load(Ordering::Acquire);
+            if word & INSIDE == 0 { Poll::Ready(word & ABANDONED == 0) } else { Poll::Pending }
+        };
+        if drained().is_ready() {
+            return drained();
         }
-        *self.drained.lock() = Some(cx.waker().clone());
-        if self.word.load(Ordering::Acquire) & INSIDE == 0 { Poll::Ready(()) } else { Poll::Pending }
+        let waker = cx.waker().clone();
+        let earlier = self.drained.lock().replace(waker);
+        drop(earlier);
+        drained()
+    }
+
+    /// Wakes whoever waits until nobody is inside.
+    pub fn wake_drained(&self) {
+        let waker = self.drained.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Gives the transaction up: it is rolled back by the caller, or by the last to leave.
@@ -120,9 +140,7 @@ impl Gate {
         if word & ABANDONED != 0 {
             return self.claim_cleaning();
         }
-        if let Some(waker) = self.drained.lock().take() {
-            waker.wake();
-        }
+        self.wake_drained();
         Duty::Nothing
     }
 
@@ -153,7 +171,18 @@ mod tests {
         assert!(gate.end());
         assert!(!gate.enter() && !gate.end());
         assert_eq!(gate.leave(), Duty::Nothing);
-        assert!(gate.poll_drained(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(gate.poll_drained(&mut Context::from_waker(Waker::noop())), Poll::Ready(true));
+    }
+
+    #[test]
+    fn a_commit_learns_that_the_last_to_leave_has_given_the_transaction_up() {
+        let gate = Gate::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(gate.enter() && gate.end());
+        assert!(gate.poll_drained(&mut cx).is_pending());
+        assert_eq!(gate.abandon(), Duty::Nothing);
+        assert_eq!(gate.leave(), Duty::RollBack);
+        assert_eq!(gate.poll_drained(&mut cx), Poll::Ready(false));
     }
 
     #[test]

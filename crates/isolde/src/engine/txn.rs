@@ -92,6 +92,8 @@ pub(crate) struct TxnInner {
     /// The last operation's error, if it was a retryable one: a body may wrap it in its own type.
     retryable: Mutex<Option<Error>>,
     has_retryable: AtomicBool,
+    /// How often it returned to a savepoint; changes under the body's latch.
+    pub returns: AtomicU64,
     body: Mutex<Body>,
 }
 
@@ -119,6 +121,7 @@ impl TxnInner {
             place: PlaceCell::default(),
             retryable: Mutex::new(None),
             has_retryable: AtomicBool::new(false),
+            returns: AtomicU64::new(0),
             body: Mutex::new(Body::default()),
         });
         let place = core.registry.enter(Arc::downgrade(&txn));
@@ -223,6 +226,8 @@ impl TxnInner {
     fn perform(&self, duty: Duty) {
         if duty == Duty::RollBack {
             self.clean_up();
+            // A commit that waits for those inside: they gave the transaction up.
+            self.gate.wake_drained();
         }
     }
 
@@ -232,15 +237,19 @@ impl TxnInner {
     }
 
     /// Waits until no operation of this transaction runs, and cancels those that wait.
-    pub async fn drained(&self, wait: &Wait) {
-        std::future::poll_fn(|cx| match self.gate.poll_drained(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => {
+    ///
+    /// # Errors
+    /// That of an operation which ended the transaction while it was waited for.
+    pub async fn drained(&self, wait: &Wait) -> Result<()> {
+        let stands = std::future::poll_fn(|cx| {
+            let drained = self.gate.poll_drained(cx);
+            if drained.is_pending() {
                 wait.pending(Cause::Draining);
-                Poll::Pending
             }
+            drained
         })
         .await;
+        if stands { Ok(()) } else { Err(self.take_retryable().unwrap_or_else(|| self.ended_error())) }
     }
 
     /// The commit is done: nothing is left to roll back.
@@ -256,8 +265,7 @@ impl TxnInner {
     /// Remembers what a body may wrap, and rolls back what an error has ended.
     fn after_operation(&self, error: Option<&Error>) {
         if let Some(error) = error {
-            *self.retryable.lock() = error.retryable_copy();
-            self.has_retryable.store(true, Ordering::Relaxed);
+            self.remember_retryable(error);
             if error.ends_transaction() && !mutant!("victim-keeps-locks") {
                 self.roll_back();
             }
@@ -267,6 +275,11 @@ impl TxnInner {
         }
     }
 
+    fn remember_retryable(&self, error: &Error) {
+        *self.retryable.lock() = error.retryable_copy();
+        self.has_retryable.store(true, Ordering::Relaxed);
+    }
+
     /// The error of the last operation, if it was a retryable one.
     pub fn take_retryable(&self) -> Option<Error> {
         self.retryable.lock().take()
@@ -274,6 +287,8 @@ impl TxnInner {
 
     fn ended_error(&self) -> Error {
         match self.ended_by.load(Ordering::Acquire) {
+            // Too late: it was ending by itself.
+            _ if !self.gate.is_wounded() => Error::TransactionEnded,
             by if by == EndedBy::Wound as u8 => {
                 let by = TxnId(self.wounded_by.load(Ordering::Acquire));
                 Error::Wounded(Box::new(Wound { me: self.summary(), by }))
@@ -564,7 +579,8 @@ fn poll_inside<T, F: Future<Output = Result<T>>>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<T>> {
     if let Err(ended) = txn.enter() {
-        txn.after_operation(Some(&ended));
+        // Whoever ended it rolls it back, or commits it.
+        txn.remember_retryable(&ended);
         return Poll::Ready(Err(ended));
     }
     let inside = LeaveOnDrop(txn);

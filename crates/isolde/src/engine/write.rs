@@ -4,7 +4,8 @@ use bytes::Bytes;
 use isolde_locks::Purpose;
 use isolde_mvcc::{Packed, ReadAt};
 use isolde_types::sync::Arc;
-use isolde_types::{Key, LockMode, Span, mutant};
+use isolde_types::sync::atomic::Ordering;
+use isolde_types::{Key, LockMode, Span, Ts, mutant};
 
 use super::core::within;
 use super::read::Intent;
@@ -144,8 +145,15 @@ impl TxnInner {
 
     /// Locks the key, and puts the in-flight version into its record.
     async fn change_at_once(self: &Arc<Self>, wait: &Wait, key: &[u8], change: Pending) -> Result<()> {
-        let record = self.lock_key(wait, key, LockMode::Exclusive, Purpose::Write).await?;
-        let mut body = self.body();
+        let (record, mut body) = loop {
+            let returns = self.returns.load(Ordering::Acquire);
+            let record = self.lock_key(wait, key, LockMode::Exclusive, Purpose::Write).await?;
+            let body = self.body();
+            // A return to a savepoint in between may have given the lock back.
+            if self.returns.load(Ordering::Acquire) == returns {
+                break (record, body);
+            }
+        };
         let redact = self.core.config.redact;
         let pending = body.writes.combined(key, change, redact)?;
         let status = self.status(&mut body);
@@ -203,8 +211,8 @@ impl TxnInner {
             return Ok(());
         }
         let own = self.status_if_any();
-        let visible = self.core.timeline.visible();
-        match self.core.store.span_latest_after(span, self.read_ts(), visible, own.as_ref()) {
+        // Nobody else writes in the span now; what was committed last may be newer than visible_ts.
+        match self.core.store.span_latest_after(span, self.read_ts(), Ts::MAX, own.as_ref()) {
             isolde_mvcc::SpanCheck::Changed { key, ts } => {
                 Err(self.conflict(ConflictKind::SpanChanged, &key, Some(span), self.read_ts(), ts))
             }
@@ -238,10 +246,13 @@ impl TxnInner {
         let SavepointEntry { undo, seq, ref locks, .. } = body.savepoints[at];
         let locks = locks.clone();
         self.undo(&mut body, undo)?;
+        // Under the latch: no write of this transaction may stand in a record whose lock is given back.
+        let given_back = owner.zip(locks).map(|(owner, mark)| self.core.locks.undo_to(&owner, &mark));
+        self.returns.fetch_add(1, Ordering::Release);
         drop(body);
         self.core.tap.rollback_to(self, seq);
-        if let (Some(owner), Some(mark)) = (owner, locks) {
-            self.core.locks.release_to(&owner, &mark);
+        if let Some(given_back) = given_back {
+            given_back.wake();
         }
         Ok(())
     }

@@ -1,0 +1,71 @@
+//! Transactions that are ended from outside, and reads that are certified long after they were made.
+
+use isolde::step::{Retry, Session};
+use isolde::{Db, Deadlocks, ErrorKind, Isolation, Mode};
+use isolde_tests::{now, open, poll};
+
+fn session(db: &Db, isolation: Isolation, mode: Mode) -> Session {
+    now(Session::begin(db.txn().isolation(isolation).mode(mode))).unwrap()
+}
+
+/// A marked row is certified against the view that returned it, although the scan and its view are
+/// gone by then, and the version with them.
+#[test]
+fn a_marked_row_that_was_deleted_before_it_was_returned_is_a_conflict() {
+    for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
+        for collects in [false, true] {
+            let db = open(|b| b);
+            db.put("k", "v").unwrap();
+            let txn = db.txn().isolation(isolation).mode(Mode::Optimistic).begin().unwrap();
+            let mut scan = txn.scan(..).for_update();
+            db.delete("k").unwrap();
+            let row = scan.next().unwrap().unwrap();
+            assert_eq!(&row.1[..], b"v", "the scan looks at the state as of its creation");
+            drop(scan);
+            if collects {
+                db.collect();
+            }
+            txn.put("z", "because of k").unwrap();
+            let outcome = txn.commit().map_err(|error| error.kind());
+            assert_eq!(outcome.err(), Some(ErrorKind::Conflict), "{isolation}, collected: {collects}");
+        }
+    }
+}
+
+/// A retry that is wounded between the grant of the key that it locks first and the poll that fetches
+/// it leaves that key free.
+#[test]
+fn a_wounded_begin_leaves_no_lock_behind() {
+    let db = open(|b| b.deadlocks(Deadlocks::WoundWait));
+    db.put("k", "0").unwrap();
+    let pessimistic = || session(&db, Isolation::Serializable, Mode::Pessimistic);
+    let optimistic = || db.txn().isolation(Isolation::Serializable).mode(Mode::Optimistic);
+    let (oldest, holder) = (pessimistic(), pessimistic());
+    assert!(oldest.id() < holder.id());
+
+    // An optimistic transaction loses on the key; its next attempt locks it first.
+    let mut retry = Retry::new(optimistic());
+    let attempt = now(retry.begin()).unwrap();
+    now(attempt.get("k")).unwrap();
+    now(attempt.put("k", "1")).unwrap();
+    let age = attempt.age();
+    db.put("k", "2").unwrap();
+    retry.after(now(attempt.commit()).unwrap_err(), age).unwrap();
+    now(holder.put("k", "3")).unwrap();
+    let mut begin = retry.begin();
+    assert!(poll(&mut begin).is_pending());
+    now(holder.commit()).unwrap();
+
+    // It is granted, and not fetched: the oldest wounds it, and gets the key.
+    let mut put = oldest.put("k", "4");
+    assert!(poll(&mut put).is_pending());
+    now(put).unwrap();
+    let youngest = pessimistic();
+    let mut put = youngest.put("k", "5");
+    assert!(poll(&mut put).is_pending());
+    assert!(now(begin).is_err());
+    now(oldest.commit()).unwrap();
+    assert!(poll(&mut put).is_ready(), "waits for one that is no more:\n{}", db.waits_for());
+    now(youngest.commit()).unwrap();
+    db.check().unwrap();
+}
