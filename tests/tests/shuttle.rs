@@ -473,3 +473,28 @@ fn a_span_locked_in_a_snapshot_view_is_current() {
         db.check().unwrap();
     });
 }
+
+/// A savepoint beside a write: the write and its lock are both before it, or the write is after it.
+#[test]
+fn a_write_beside_a_savepoint_keeps_its_lock() {
+    explore(|| {
+        let db = db();
+        let txn = Arc::new(begin(&db, Isolation::ReadCommitted, Mode::Pessimistic));
+        let writes = {
+            let txn = Arc::clone(&txn);
+            thread::spawn(move || txn.increment("n", 1).unwrap())
+        };
+        let savepoint = txn.savepoint();
+        writes.join().unwrap();
+        txn.rollback_to(savepoint).unwrap();
+        let other = {
+            let db = db.clone();
+            thread::spawn(move || db.increment("n", 10).unwrap())
+        };
+        Arc::into_inner(txn).unwrap().commit().unwrap();
+        other.join().unwrap();
+        let n = number(db.get("n").unwrap());
+        assert!(n == 10 || n == 11, "{n}");
+        db.check().unwrap();
+    });
+}

@@ -19,6 +19,7 @@
 //! Left out: places in the log. They will be given out where the prefix moves, in `advance`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 use crossbeam_utils::CachePadded;
@@ -66,9 +67,12 @@ enum Progress {
 pub struct Wakers(Vec<Waker>);
 
 impl Wakers {
-    /// Wakes them all, in the order of what they waited for.
+    /// Wakes them all, in the order of what they waited for. A panic in one is somebody else's, and
+    /// keeps no other from being woken.
     pub fn wake(self) {
-        self.0.into_iter().for_each(Waker::wake);
+        for waker in self.0 {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 
     /// Whether nobody is to be woken.

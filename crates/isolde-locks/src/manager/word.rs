@@ -54,7 +54,7 @@ impl<H: Handle> LockManager<H> {
         if self.spans.load(SeqCst) != 0 || !cell.change(before, taken) {
             return None;
         }
-        if self.spans.load(SeqCst) != 0 {
+        if self.spans.load(SeqCst) != 0 && !mutant!("word-ignores-new-spans") {
             if !cell.change(taken, before) && !mutant!("tentative-lock-kept") {
                 ledger.tentative.push((handle.clone(), earlier));
             }

@@ -23,7 +23,8 @@ use isolde_types::{Key, LockMode, Ts, mutant};
 use smallvec::SmallVec;
 
 use super::certify::{Lost, ReadSet};
-use super::txn::{Body, RollbackOnDrop};
+use super::inside::RollbackOnDrop;
+use super::txn::Body;
 use super::wait::Wait;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};

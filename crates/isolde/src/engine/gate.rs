@@ -18,6 +18,7 @@
 //! A wound marks the transaction; it is rolled back at once if nobody is inside, else by the last
 //! to leave.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 use isolde_types::sync::Mutex;
@@ -100,7 +101,8 @@ impl Gate {
     pub fn wake_drained(&self) {
         let waker = self.drained.lock().take();
         if let Some(waker) = waker {
-            waker.wake();
+            // A panic there is somebody else's: whoever leaves may be unwinding.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 

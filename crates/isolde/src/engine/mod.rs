@@ -7,6 +7,7 @@ pub(crate) mod certify;
 pub(crate) mod commit;
 pub(crate) mod core;
 pub(crate) mod gate;
+mod inside;
 mod key_map;
 pub(crate) mod read;
 pub(crate) mod registry;

@@ -59,6 +59,8 @@ pub(crate) struct ScanCore {
     own: VecDeque<(Key, Pending, u32)>,
     /// Registered for the length of the scan where each call has a view of its own.
     statement: Option<View>,
+    /// The time of that view, once the transaction keeps it for what was marked.
+    marked_at: Option<Ts>,
     coverage: Option<Arc<Mutex<Coverage>>>,
     started: bool,
     /// Whether rows are read a leaf at a time, and those that were.
@@ -105,6 +107,7 @@ impl ScanCore {
             back: VecDeque::new(),
             own: own.into(),
             statement,
+            marked_at: None,
             coverage: None,
             started: false,
             reads_leaves: false,
@@ -217,7 +220,7 @@ impl ScanCore {
             self.txn.refuse_read_only()?;
         }
         if self.marks_rows() {
-            self.txn.hold_marks_view();
+            self.keep_view();
         }
         if !self.txn.is_read_only() {
             let as_of = self.as_of();
@@ -229,6 +232,17 @@ impl ScanCore {
         }
         self.started = true;
         Ok(())
+    }
+
+    /// What is marked as of the scan's view is certified when the scan may be gone: the transaction
+    /// keeps that view, or has an older one.
+    fn keep_view(&mut self) {
+        let Some(at) = self.statement.as_ref().map(View::ts) else { return };
+        let mut body = self.txn.body();
+        if body.marks_view.as_ref().is_none_or(|kept| kept.ts() > at) {
+            body.marks_view = self.statement.take();
+            self.marked_at = Some(at);
+        }
     }
 
     fn locks_rows(&self) -> bool {
@@ -243,10 +257,11 @@ impl ScanCore {
 
     /// The committed state that the scan looks at, where it looks at one.
     fn as_of(&self) -> Ts {
-        match &self.statement {
-            Some(view) => view.ts(),
-            None if self.txn.policy.has_snapshot() => self.txn.read_ts(),
-            None => self.looked_at,
+        match (&self.statement, self.marked_at) {
+            (Some(view), _) => view.ts(),
+            (None, Some(at)) => at,
+            (None, None) if self.txn.policy.has_snapshot() => self.txn.read_ts(),
+            (None, None) => self.looked_at,
         }
     }
 

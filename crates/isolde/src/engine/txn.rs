@@ -1,8 +1,7 @@
 //! A transaction: its gate, its view, what it read and wrote, and how it is rolled back.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use isolde_locks::{Acquire, LockError, LockMark, OnWound, Owner, OwnerSpec, Purpose, WaitPolicy};
@@ -13,6 +12,7 @@ use isolde_types::{Isolation, Key, LockMode, Mode, Span, Ts, TxnId, mutant};
 
 use super::certify::ReadSet;
 use super::gate::{Duty, Gate};
+use super::inside::{Inside, LeaveOnDrop, RollbackOnDrop};
 use super::registry::PlaceCell;
 use super::wait::{Cause, Patience, Wait};
 use super::write_set::WriteSet;
@@ -60,7 +60,7 @@ pub(crate) struct Body {
     view: Option<View>,
     /// Registered by the first marked read of a transaction without snapshot, so that what
     /// certification needs is not collected.
-    marks_view: Option<View>,
+    pub marks_view: Option<View>,
 }
 
 /// A place in a transaction to return to.
@@ -135,7 +135,8 @@ impl TxnInner {
         let txn = TxnInner::new(core, begin)?;
         if let Some(key) = &begin.lock_first {
             let guard = RollbackOnDrop(&txn);
-            txn.lock_key(wait, key, LockMode::Exclusive, Purpose::Read).await?;
+            // Inside the gate, like any operation: it may be wounded while it waits.
+            txn.inside(txn.lock_key(wait, key, LockMode::Exclusive, Purpose::Read)).run().await?;
             std::mem::forget(guard);
         }
         txn.open_view();
@@ -215,11 +216,11 @@ impl TxnInner {
         Ok(LeaveOnDrop(self))
     }
 
-    fn enter(&self) -> Result<()> {
+    pub(super) fn enter(&self) -> Result<()> {
         if self.gate.enter() { Ok(()) } else { Err(self.ended_error()) }
     }
 
-    fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.perform(self.gate.leave());
     }
 
@@ -263,7 +264,7 @@ impl TxnInner {
     }
 
     /// Remembers what a body may wrap, and rolls back what an error has ended.
-    fn after_operation(&self, error: Option<&Error>) {
+    pub(super) fn after_operation(&self, error: Option<&Error>) {
         if let Some(error) = error {
             self.remember_retryable(error);
             if error.ends_transaction() && !mutant!("victim-keeps-locks") {
@@ -275,7 +276,7 @@ impl TxnInner {
         }
     }
 
-    fn remember_retryable(&self, error: &Error) {
+    pub(super) fn remember_retryable(&self, error: &Error) {
         *self.retryable.lock() = error.retryable_copy();
         self.has_retryable.store(true, Ordering::Relaxed);
     }
@@ -553,59 +554,4 @@ async fn lock_wait(wait: &Wait, acquire: Acquire<'_, RecordRef>) -> Result<(), L
         }
     })
     .await
-}
-
-/// An operation that is inside its transaction's gate whenever it is polled, and only then.
-///
-/// An error that ends the transaction rolls it back before the operation returns.
-#[must_use = "futures do nothing unless polled"]
-pub(crate) struct Inside<'t, F> {
-    txn: &'t Arc<TxnInner>,
-    operation: F,
-}
-
-impl<T, F: Future<Output = Result<T>>> Inside<'_, F> {
-    /// Runs the operation as a future.
-    pub async fn run(self) -> Result<T> {
-        let Inside { txn, operation } = self;
-        let mut operation = std::pin::pin!(operation);
-        std::future::poll_fn(|cx| poll_inside(txn, operation.as_mut(), cx)).await
-    }
-}
-
-fn poll_inside<T, F: Future<Output = Result<T>>>(
-    txn: &TxnInner,
-    operation: Pin<&mut F>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<T>> {
-    if let Err(ended) = txn.enter() {
-        // Whoever ended it rolls it back, or commits it.
-        txn.remember_retryable(&ended);
-        return Poll::Ready(Err(ended));
-    }
-    let inside = LeaveOnDrop(txn);
-    let polled = operation.poll(cx);
-    if let Poll::Ready(outcome) = &polled {
-        txn.after_operation(outcome.as_ref().err());
-    }
-    drop(inside);
-    polled
-}
-
-/// Leaves the gate when dropped.
-pub(crate) struct LeaveOnDrop<'t>(&'t TxnInner);
-
-impl Drop for LeaveOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
-/// Rolls a transaction back unless it is forgotten.
-pub(crate) struct RollbackOnDrop<'t>(pub &'t TxnInner);
-
-impl Drop for RollbackOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.roll_back();
-    }
 }

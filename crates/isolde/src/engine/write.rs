@@ -224,11 +224,10 @@ impl TxnInner {
 
     /// A place to return to.
     pub fn savepoint(self: &Arc<Self>) -> Savepoint {
-        let locks = match self.policy.writes {
-            WriteTiming::AtOnce => Some(Arc::new(self.core.locks.mark(&self.owner()))),
-            WriteTiming::AtCommit => None,
-        };
+        let owner = (self.policy.writes == WriteTiming::AtOnce).then(|| self.owner());
         let mut body = self.body();
+        // Under the latch: a write that comes before the savepoint has its lock before it too.
+        let locks = owner.map(|owner| Arc::new(self.core.locks.mark(&owner)));
         let (number, undo, seq) = (body.next_savepoint, body.writes.mark(), body.next_seq);
         body.next_savepoint += 1;
         body.savepoints.push(SavepointEntry { number, undo, seq, locks });
