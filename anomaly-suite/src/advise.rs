@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use isolde_history::explore::{Invariant, Programs, Shown};
+use isolde_history::explore::{Invariant, Order, Programs, Shown};
 use isolde_history::schedule::{ReplayError, Schedule, Setting};
 use isolde_types::{Isolation, Mode};
 
@@ -95,7 +95,8 @@ fn broken_serially(
 fn serially(programs: &Programs, order: &[usize]) -> Schedule {
     let begins = vec![isolde_history::explore::Begins::Scheduled; programs.programs.len()];
     let steps = |txn: &usize| std::iter::repeat_n(*txn, programs.programs[*txn].operations.len() + 1);
-    programs.schedule(&order.iter().flat_map(steps).collect::<Vec<_>>(), &begins)
+    let moves = order.iter().flat_map(steps).collect();
+    programs.schedule(&Order { moves, again: Vec::new() }, &begins)
 }
 
 /// Every order of the first `count` numbers.

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use isolde_history::explore::{Begins, Explored, Invariant, Options, Programs, Reduction, Survey, explore};
+use isolde_history::explore::{
+    Aborted, Begins, Explored, Invariant, Options, Order, Programs, Reduction, Survey, explore,
+};
 use isolde_history::schedule::{ReplayError, Schedule, Setting};
 
 use crate::engine::Engine;
@@ -13,7 +15,8 @@ use crate::engine::Engine;
 pub struct Exploring {
     /// Whether schedules that come to the same are run once.
     pub reduction: Reduction,
-    /// What must hold in every final state.
+    /// What must hold in every final state. Transactions that the database aborted are run again before
+    /// it is looked at, as a service would.
     pub invariant: Option<Invariant>,
     /// The first schedule to be looked at, counted from 0.
     pub from: u64,
@@ -39,7 +42,7 @@ pub struct Exploration {
 impl Exploration {
     /// The schedule of an order of this exploration.
     #[must_use]
-    pub fn schedule(&self, order: &[usize]) -> Schedule {
+    pub fn schedule(&self, order: &Order) -> Schedule {
         self.programs.schedule(order, &self.begins)
     }
 }
@@ -75,7 +78,8 @@ pub fn survey(
 ) -> Result<Exploration, ReplayError> {
     let programs = programs.at(settings);
     let begins = begins(engine, &programs);
-    let options = Options { begins: begins.clone(), reduction: exploring.reduction, from: exploring.from };
+    let aborted = if exploring.invariant.is_some() { Aborted::RunAgain } else { Aborted::Left };
+    let options = Options { begins: begins.clone(), reduction: exploring.reduction, aborted, from: exploring.from };
     let start = Instant::now();
     let mut survey = Survey::default();
     let initial = Schedule { initial: programs.initial.clone(), ..Schedule::default() };

@@ -265,3 +265,55 @@ fn transactions_may_choose_their_own_level() {
     assert!(error.to_lowercase().contains("read-only"), "{error}");
     assert_eq!(doc["txns"]["T3"], "committed", "a refused write leaves its transaction alive");
 }
+
+const SWAP: &str = "init: x=1 y=2\nT1: get y\nT1: put x $y\nT2: get x\nT2: put y $x\n";
+
+#[test]
+fn explore_says_at_which_levels_an_invariant_is_broken_and_how() {
+    let ran = suite_with(&["explore", "-", "--invariant", "x == y", "--level", "snapshot"], SWAP, &[]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for expected in ["SI pessimistic", "broken", "G2-item", "x == y is broken: x=2 y=1", "T1: put x $y"] {
+        assert!(ran.out.contains(expected), "{expected}: {}", ran.out);
+    }
+    assert!(ran.out.lines().all(|line| line.chars().count() <= 100), "{}", ran.out);
+}
+
+#[test]
+fn explore_in_json_is_the_same_from_run_to_run() {
+    let args = ["explore", "-", "--format", "json", "--mode", "optimistic"];
+    let (one, other) = (suite_with(&args, SWAP, &[]), suite_with(&args, SWAP, &[]));
+    assert_eq!(one.out, other.out);
+    let document: Value = serde_json::from_str(&one.out).unwrap();
+    let explorations = document["explorations"].as_array().unwrap();
+    assert_eq!((explorations.len(), &document["schema"]), (5, &Value::from(1)));
+    let snapshot = explorations.iter().find(|one| one["level"] == "snapshot").unwrap();
+    assert!(snapshot["anomalies"]["G2-item"]["schedules"].as_u64().unwrap() > 0, "{snapshot}");
+    assert_eq!(snapshot["faults"], serde_json::json!({}));
+}
+
+#[test]
+fn advise_names_the_weakest_level_and_what_goes_wrong_below_it() {
+    let ran = suite_with(&["advise", "-", "--invariant", "x == y"], SWAP, &[]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for expected in ["You need repeatable read, pessimistic.", "What goes wrong at read committed, pessimistic:"] {
+        assert!(ran.out.contains(expected), "{expected}: {}", ran.out);
+    }
+    let impossible = suite_with(&["advise", "-", "--invariant", "x == 7"], SWAP, &[]);
+    assert_eq!(impossible.code, 1);
+    assert!(impossible.out.contains("one after the other"), "{}", impossible.out);
+}
+
+#[test]
+fn an_invariant_that_is_none_and_programs_that_go_on_are_usage_errors() {
+    let ran = suite_with(&["explore", "-", "--invariant", "x >"], SWAP, &[]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+    assert!(ran.err.contains("--invariant, column 4: found the end, expected a number or a key"), "{}", ran.err);
+}
+
+#[test]
+fn fuzz_tells_its_seed_and_what_it_ran() {
+    let ran = suite(&["fuzz", "--seed", "7", "--cases", "300"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.starts_with("seed 7\n300 cases in "), "{}", ran.out);
+    assert_eq!(suite(&["fuzz", "--txns", "1"]).code, 2);
+}

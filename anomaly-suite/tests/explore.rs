@@ -140,3 +140,65 @@ fn an_exploration_goes_on_where_it_was_left() {
     assert_eq!(rest.survey.schedules, whole.survey.schedules - middle);
     assert_eq!(rest.explored, whole.explored);
 }
+
+// --- which level do I need? -------------------------------------------------------------------------
+
+fn advised(text: &str, invariant: &str) -> anomaly_suite::advise::Advice {
+    let invariant = Invariant::parse(invariant).unwrap();
+    anomaly_suite::advise::advise(&Isolde, &programs(text), &invariant, None, |_| ()).unwrap()
+}
+
+const SALE: &str = "init: stock=10\nT1: get stock\nT1: put stock $stock-1\nT2: get stock\nT2: put stock $stock-1\n";
+
+#[test]
+fn a_counter_that_is_read_and_written_needs_repeatable_read() {
+    let advice = advised(SALE, "stock == 8");
+    assert_eq!(advice.weakest(), Some(Setting { isolation: Isolation::RepeatableRead, mode: Mode::Pessimistic }));
+    assert_eq!(advice.weakest_in(Mode::Optimistic).unwrap().isolation, Isolation::RepeatableRead);
+    let (weaker, exploration, shown) = advice.next_weaker(advice.weakest().unwrap()).unwrap();
+    assert_eq!(weaker.isolation, Isolation::ReadCommitted);
+    let schedule = exploration.schedule(&shown.order).to_string();
+    let again = trial(&Isolde, &Schedule::parse(&schedule).unwrap(), weaker).unwrap();
+    assert_eq!(again.replay.final_state.values().collect::<Vec<_>>(), ["9"], "one sale is lost:\n{schedule}");
+}
+
+#[test]
+fn increments_need_no_level_at_all() {
+    let advice = advised("init: n=1\nT1: increment n 1\nT2: increment n 2\nT3: increment n 3\n", "n == 7");
+    assert_eq!(advice.weakest(), Some(Setting { isolation: Isolation::ReadUncommitted, mode: Mode::Pessimistic }));
+    assert!(advice.explorations.iter().all(|(_, exploration)| exploration.survey.broken.is_none()));
+}
+
+#[test]
+fn write_skew_needs_more_than_snapshot() {
+    let advice = advised("init: x=1 y=2\nT1: get y\nT1: put x $y\nT2: get x\nT2: put y $x\n", "x == y");
+    let keeps = |isolation, mode| {
+        let found = advice.explorations.iter().find(|(setting, _)| *setting == Setting { isolation, mode });
+        found.unwrap().1.survey.broken.is_none()
+    };
+    for mode in Mode::ALL {
+        assert!(!keeps(Isolation::Snapshot, mode));
+        assert!(keeps(Isolation::RepeatableRead, mode) && keeps(Isolation::Serializable, mode));
+    }
+}
+
+#[test]
+fn what_no_serial_order_keeps_no_level_can() {
+    let advice = advised("init: x=1\nT1: put x 2\nT2: put x 3\n", "x == 2");
+    let schedule = advice.broken_serially.unwrap();
+    let again = trial(&Isolde, &schedule, Setting::default()).unwrap();
+    assert_eq!(again.replay.final_state.values().collect::<Vec<_>>(), ["3"]);
+}
+
+/// A service runs an aborted transaction again, so the invariant is judged after that.
+#[test]
+fn the_aborted_are_run_again_before_the_invariant_is_judged() {
+    let exploring = Exploring { invariant: Some(Invariant::parse("stock == 8").unwrap()), ..Exploring::default() };
+    let snapshot = [Setting { isolation: Isolation::Snapshot, mode: Mode::Optimistic }];
+    let exploration = run(&Isolde, &programs(SALE), &snapshot, &exploring);
+    assert_eq!(exploration.survey.broken, None);
+    let again = exploration.survey.outcomes.values().find(|shown| !shown.order.again.is_empty());
+    let schedule = exploration.schedule(&again.expect("in some order one is aborted").order);
+    let replayed = trial(&Isolde, &Schedule::parse(&schedule.to_string()).unwrap(), snapshot[0]).unwrap();
+    assert_eq!(replayed.replay.final_state.values().collect::<Vec<_>>(), ["8"], "{schedule}");
+}

@@ -35,7 +35,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use isolde_types::{Isolation, Key, Mode};
 
-use crate::schedule::{Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step};
+use crate::schedule::{
+    Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step, TxnOutcome,
+};
 
 pub use invariant::{Invariant, InvariantError};
 pub use survey::{Outcome, Shown, Survey};
@@ -95,17 +97,29 @@ impl Programs {
 
     /// The schedule that runs the programs in an order; for `replay`.
     #[must_use]
-    pub fn schedule(&self, order: &[usize], begins: &[Begins]) -> Schedule {
+    pub fn schedule(&self, order: &Order, begins: &[Begins]) -> Schedule {
         let mut places = vec![0; self.programs.len()];
         let first = (0..self.programs.len()).filter(|txn| begins[*txn] == Begins::First);
         let first = first.map(|txn| Step { txn, action: Action::Begin(self.programs[txn].begin) });
-        let steps = order.iter().filter_map(|&txn| {
+        let steps = order.moves.iter().filter_map(|&txn| {
             let action = self.action(txn, places[txn], begins[txn]);
             places[txn] += 1;
             action.map(|action| Step { txn, action })
         });
-        let steps: Vec<Step> = first.chain(steps).collect();
-        renumbered(self, steps)
+        let again = order.again.iter().enumerate().flat_map(|(place, &txn)| {
+            let number = self.programs.len() + place;
+            self.actions(txn).map(move |action| Step { txn: number, action })
+        });
+        let steps: Vec<Step> = first.chain(steps).chain(again).collect();
+        let names = self.programs.iter().map(|program| program.name.clone());
+        let again = order.again.iter().map(|txn| again_name(&self.programs[*txn].name));
+        renumbered(&self.initial, &names.chain(again).collect::<Vec<_>>(), steps)
+    }
+
+    /// All of a program, from its begin to its end.
+    fn actions(&self, txn: usize) -> impl Iterator<Item = Action> {
+        let program = &self.programs[txn];
+        std::iter::once(Action::Begin(program.begin)).chain(program.operations.iter().cloned().map(Action::Do))
     }
 
     fn action(&self, txn: usize, place: usize, begins: Begins) -> Option<Action> {
@@ -130,7 +144,7 @@ impl Programs {
 }
 
 /// A schedule names its transactions in the order of their first steps.
-fn renumbered(programs: &Programs, mut steps: Vec<Step>) -> Schedule {
+fn renumbered(initial: &[(Key, Bytes)], names: &[String], mut steps: Vec<Step>) -> Schedule {
     let mut order: Vec<usize> = Vec::new();
     for step in &steps {
         if !order.contains(&step.txn) {
@@ -141,11 +155,16 @@ fn renumbered(programs: &Programs, mut steps: Vec<Step>) -> Schedule {
         step.txn = order.iter().position(|txn| *txn == step.txn).unwrap_or_default();
     }
     Schedule {
-        initial: programs.initial.clone(),
-        txns: order.iter().map(|txn| programs.programs[*txn].name.clone()).collect(),
+        initial: initial.to_vec(),
+        txns: order.iter().map(|txn| names[*txn].clone()).collect(),
         steps,
         ..Schedule::default()
     }
+}
+
+/// What a transaction is called when it is run again.
+fn again_name(name: &str) -> String {
+    format!("{name}-again")
 }
 
 /// When a transaction begins.
@@ -174,8 +193,29 @@ pub struct Options {
     pub begins: Vec<Begins>,
     /// Whether schedules that come to the same are run once.
     pub reduction: Reduction,
+    /// What becomes of transactions that the database aborted.
+    pub aborted: Aborted,
     /// The first schedule to be visited, counted from 0: those before it are run and passed over.
     pub from: u64,
+}
+
+/// What becomes of transactions that the database aborted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Aborted {
+    /// Nothing.
+    #[default]
+    Left,
+    /// When all others have ended they are run again, one after the other, as a service would.
+    RunAgain,
+}
+
+/// The order of a schedule: who moves when, and who is run again at its end.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Order {
+    /// The transactions, in the order in which they were chosen.
+    pub moves: Vec<usize>,
+    /// Those that the database had aborted, and that were run again.
+    pub again: Vec<usize>,
 }
 
 /// One schedule that was run.
@@ -183,8 +223,8 @@ pub struct Options {
 pub struct Run<'r> {
     /// Its number, from 0; the same in each exploration of these programs.
     pub number: u64,
-    /// The transactions, in the order in which they were chosen.
-    pub order: &'r [usize],
+    /// Its order.
+    pub order: &'r Order,
     /// What it did; or whoever was still blocked at its end.
     pub outcome: &'r Result<Replay, ReplayError>,
 }
@@ -225,17 +265,18 @@ pub fn explore(
     let mut explored = Explored::default();
     let mut points: Vec<Point> = Vec::new();
     let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
-    let mut order = Vec::new();
+    let mut order = Order::default();
     loop {
         let mut database = open();
-        let outcome = descend(programs, options, &names, &mut *database, &mut points)?;
+        order.again.clear();
+        let outcome = descend(programs, options, &names, &mut *database, &mut points, &mut order.again)?;
         match outcome {
             Descent::Pruned => explored.pruned += 1,
             Descent::Ended(outcome) => {
                 let number = explored.schedules;
                 explored.schedules += 1;
-                order.clear();
-                order.extend(points.iter().map(|point| point.chosen));
+                order.moves.clear();
+                order.moves.extend(points.iter().map(|point| point.chosen));
                 let run = Run { number, order: &order, outcome: &outcome };
                 if number >= options.from && visit(&run).is_break() {
                     return Ok(explored);
@@ -262,6 +303,7 @@ fn descend(
     names: &[String],
     database: &mut dyn Database,
     points: &mut Vec<Point>,
+    again: &mut Vec<usize>,
 ) -> Result<Descent, ReplayError> {
     let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
     let mut driver = Driver::new(database, names, setting);
@@ -288,6 +330,9 @@ fn descend(
         places[txn] += 1;
         depth += 1;
     }
+    if options.aborted == Aborted::RunAgain {
+        run_again(programs, &mut driver, again)?;
+    }
     let blocked: Vec<String> = driver.blocked().map(|txn| txn.name.clone()).collect();
     let (steps, txns) = driver.into_reports();
     if !blocked.is_empty() {
@@ -295,6 +340,17 @@ fn descend(
     }
     let (history, final_state) = (database.history(), database.final_state());
     Ok(Descent::Ended(Ok(Replay { steps, txns, history, final_state, complaints: database.complaints() })))
+}
+
+/// Runs those that the database aborted again, one after the other.
+fn run_again(programs: &Programs, driver: &mut Driver<'_>, again: &mut Vec<usize>) -> Result<(), ReplayError> {
+    let aborted = |txn: &usize| driver.outcome(*txn) == TxnOutcome::Aborted;
+    again.extend((0..programs.programs.len()).filter(aborted));
+    for &txn in &*again {
+        let number = driver.add(&again_name(&programs.programs[txn].name));
+        programs.actions(txn).try_for_each(|action| driver.issue(number, &action))?;
+    }
+    Ok(())
 }
 
 /// Whoever can take a step now, as bits.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use isolde_types::{Anomaly, Key, escape_key};
 
-use super::{Invariant, Run};
+use super::{Invariant, Order, Run};
 use crate::check;
 use crate::schedule::{Replay, StepReport, TxnOutcome};
 
@@ -26,8 +26,8 @@ pub struct Outcome {
 pub struct Shown {
     /// In how many schedules.
     pub schedules: u64,
-    /// The smallest: the order in which transactions move.
-    pub order: Vec<usize>,
+    /// The smallest.
+    pub order: Order,
     /// What it shows, in words.
     pub words: String,
 }
@@ -77,34 +77,34 @@ impl Survey {
 }
 
 /// Fewest changes first, then earlier transactions first.
-pub(super) fn size(order: &[usize]) -> (usize, &[usize]) {
-    (order.windows(2).filter(|pair| pair[0] != pair[1]).count(), order)
+fn size(order: &Order) -> (usize, &[usize]) {
+    (order.moves.windows(2).filter(|pair| pair[0] != pair[1]).count(), &order.moves)
 }
 
-fn note(slot: &mut Option<Shown>, order: &[usize], words: impl FnOnce() -> String) {
+fn note(slot: &mut Option<Shown>, order: &Order, words: impl FnOnce() -> String) {
     match slot {
-        None => *slot = Some(Shown { schedules: 1, order: order.to_vec(), words: words() }),
+        None => *slot = Some(Shown { schedules: 1, order: order.clone(), words: words() }),
         Some(shown) => {
             shown.schedules += 1;
             if size(order) < size(&shown.order) {
-                shown.order = order.to_vec();
+                shown.order = order.clone();
                 shown.words = words();
             }
         }
     }
 }
 
-fn count<K: Ord>(map: &mut BTreeMap<K, Shown>, key: K, order: &[usize], words: impl FnOnce() -> String) {
+fn count<K: Ord>(map: &mut BTreeMap<K, Shown>, key: K, order: &Order, words: impl FnOnce() -> String) {
     use std::collections::btree_map::Entry;
     match map.entry(key) {
         Entry::Vacant(entry) => {
-            entry.insert(Shown { schedules: 1, order: order.to_vec(), words: words() });
+            entry.insert(Shown { schedules: 1, order: order.clone(), words: words() });
         }
         Entry::Occupied(mut entry) => {
             let shown = entry.get_mut();
             shown.schedules += 1;
             if size(order) < size(&shown.order) {
-                shown.order = order.to_vec();
+                shown.order = order.clone();
                 shown.words = words();
             }
         }
@@ -143,7 +143,7 @@ const fn ending(outcome: TxnOutcome) -> &'static str {
 }
 
 /// A state in one line.
-pub(super) fn state(state: &BTreeMap<Key, Bytes>) -> String {
+fn state(state: &BTreeMap<Key, Bytes>) -> String {
     let pairs: Vec<String> =
         state.iter().map(|(key, value)| format!("{}={}", escape_key(key), String::from_utf8_lossy(value))).collect();
     pairs.join(" ")

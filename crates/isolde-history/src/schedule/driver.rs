@@ -133,6 +133,19 @@ impl<'d> Driver<'d> {
         Driver { database, setting, txns, steps: Vec::new(), woken, moment: 0 }
     }
 
+    /// One more transaction; gives its number.
+    pub fn add(&mut self, name: &str) -> usize {
+        let txn = self.txns.len();
+        self.txns.push(Txn::new(txn, name, self.setting, &self.woken));
+        txn
+    }
+
+    /// How a transaction ended, so far.
+    #[must_use]
+    pub fn outcome(&self, txn: usize) -> TxnOutcome {
+        self.txns[txn].report.outcome
+    }
+
     /// Issues the next step of a transaction, then lets everyone who was woken go on.
     ///
     /// # Errors
