@@ -11,6 +11,7 @@
 mod advise;
 mod explore;
 mod fuzz;
+mod prove;
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -59,6 +60,8 @@ enum Command {
     Explore(explore::ExploreArgs),
     /// The weakest level and mode that keeps an invariant of your programs in every interleaving.
     Advise(advise::AdviseArgs),
+    /// The levels, proved on all small programs: nothing forbidden is shown, everything else is.
+    Prove(prove::ProveArgs),
     /// Random concurrent transactions, checked; what fails is shrunk to a schedule.
     Fuzz(fuzz::FuzzArgs),
 }
@@ -210,6 +213,7 @@ fn run(cli: Cli) -> Result<Verdict, Usage> {
         Command::Replay(args) => run_replay(&args, style),
         Command::Explore(args) => explore::run(&args, style),
         Command::Advise(args) => advise::run(&args, style),
+        Command::Prove(args) => prove::run(&args, style),
         Command::Fuzz(args) => fuzz::run(&args, style),
     }
 }

@@ -42,6 +42,7 @@ pub mod hazards;
 mod isolde;
 mod numbers;
 mod perform;
+pub mod prove;
 pub mod report;
 mod suggest;
 mod suite;

@@ -124,7 +124,9 @@ fn behaves_as(report: &Report, asked: Isolation, mode: Mode) -> Vec<Isolation> {
     let kept: Vec<Isolation> = Isolation::ALL.into_iter().filter(kept).collect();
     let below = |a: Isolation, b: Isolation| a != b && a.forbids().iter().all(|x| b.forbids().contains(x));
     let strongest = kept.iter().filter(|level| !kept.iter().any(|other| below(**level, *other)));
-    strongest.copied().filter(|level| *level != asked && !below(*level, asked)).collect()
+    // What the catalogue does not show, other programs may: only what is promised is said.
+    let promised = |level: &Isolation| asked.guarantees(mode).keep(*level);
+    strongest.copied().filter(|level| *level != asked && !below(*level, asked)).filter(promised).collect()
 }
 
 fn hazard_rows(hazards: &Hazards, style: Style) -> String {

@@ -203,7 +203,9 @@ fn find_vanishing(resolved: &Resolved, findings: &mut Findings) {
         let mut known = BTreeSet::new();
         for read in &txn.reads {
             let Seen::Version(place) = read.seen else { continue };
-            for (writer, first) in seen.iter().filter(|(_, first)| *first != read.key) {
+            // A key that a scan did not find was not read: that is a matter of predicates.
+            let older = seen.iter().filter(|(_, first)| read.item && *first != read.key);
+            for (writer, first) in older {
                 if places.get(&(*writer, &read.key)).is_some_and(|newer| *newer > place) {
                     findings.add(explain::vanishing(resolved, reader, *writer, first, read, place));
                 }
@@ -223,7 +225,7 @@ fn find_lost_updates(resolved: &Resolved, findings: &mut Findings) {
     let mut readers: HashMap<(&Key, usize), Vec<usize>> = HashMap::new();
     for (reader, txn) in resolved.committed() {
         let wrote: BTreeSet<&Key> = txn.writes.iter().filter(|write| !write.undone).map(|write| &write.key).collect();
-        for read in txn.reads.iter().filter(|read| read.tracked && wrote.contains(&read.key)) {
+        for read in txn.reads.iter().filter(|read| read.item && read.tracked && wrote.contains(&read.key)) {
             if let Seen::Version(place) = read.seen {
                 let entry = readers.entry((&read.key, place)).or_default();
                 if !entry.contains(&reader) {

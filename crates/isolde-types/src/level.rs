@@ -100,9 +100,9 @@ impl Guarantees {
     ///
     /// ```
     /// use isolde_types::{Isolation, Mode};
-    /// let optimistic = Isolation::RepeatableRead.guarantees(Mode::Optimistic);
-    /// assert!(optimistic.keep(Isolation::Snapshot), "it reads one snapshot");
-    /// assert!(!Isolation::RepeatableRead.guarantees(Mode::Pessimistic).keep(Isolation::Snapshot));
+    /// let snapshot = Isolation::Snapshot.guarantees(Mode::Optimistic);
+    /// assert!(snapshot.keep(Isolation::ReadCommitted));
+    /// assert!(!snapshot.keep(Isolation::RepeatableRead), "write skew");
     /// ```
     #[must_use]
     pub fn keep(&self, isolation: Isolation) -> bool {
@@ -112,8 +112,9 @@ impl Guarantees {
 
 impl Isolation {
     /// What this level promises in a mode. Where the mode is stronger than the level asks, this says so:
-    /// pessimistic repeatable read and read committed let no observed transaction vanish, optimistic
-    /// repeatable read also keeps all that snapshot promises.
+    /// repeatable read and read committed let no observed transaction vanish. (Optimistic repeatable read
+    /// reads one snapshot, and still does not keep what snapshot promises: it may overwrite, unread, what
+    /// was committed since, and then what its scans saw is too old.)
     ///
     /// Between two optimistic transactions a dirty read cannot happen even at read uncommitted; it is
     /// not promised, because an optimistic transaction may read what a pessimistic one has in flight.
@@ -124,7 +125,7 @@ impl Isolation {
             (Isolation::ReadCommitted, _) => {
                 &[DirtyWrite, AbortedRead, IntermediateRead, CircularFlow, TransactionVanishes, Internal]
             }
-            (Isolation::RepeatableRead, Mode::Pessimistic) => &[
+            (Isolation::RepeatableRead, _) => &[
                 DirtyWrite,
                 AbortedRead,
                 IntermediateRead,
@@ -132,19 +133,6 @@ impl Isolation {
                 TransactionVanishes,
                 ReadSkewItem,
                 LostUpdate,
-                WriteSkew,
-                Internal,
-            ],
-            (Isolation::RepeatableRead, Mode::Optimistic) => &[
-                DirtyWrite,
-                AbortedRead,
-                IntermediateRead,
-                CircularFlow,
-                TransactionVanishes,
-                ReadSkewItem,
-                ReadSkew,
-                LostUpdate,
-                LongFork,
                 WriteSkew,
                 Internal,
             ],
