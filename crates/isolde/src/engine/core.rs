@@ -84,7 +84,7 @@ impl Core {
             locks: LockManager::new(config.locks.clone()),
             registry: Registry::default(),
             recent: RecentCommits::default(),
-            tap: Tap::default(),
+            tap: Default::default(),
             closed: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             commits: AtomicU64::new(0),
