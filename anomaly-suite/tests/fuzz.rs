@@ -29,6 +29,14 @@ fn isolde_keeps_its_promises_in_random_cases() {
     }
 }
 
+/// Nothing in the engine depends on addresses, hashes or time: else no failure could be repeated.
+#[test]
+fn the_same_seeds_do_the_same() {
+    let shape = Shape { txns: 8, keys: 3, operations: 6 };
+    let run = || cases(&Isolde, shape, 5, Limit::Cases(2_000), |_| ()).0;
+    assert_eq!(run(), run());
+}
+
 #[test]
 fn isolde_keeps_its_promises_in_threads() {
     let (tally, failure) = threads(3, Shape::default(), 1, Limit::Cases(60), |_| ()).unwrap();

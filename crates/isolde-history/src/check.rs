@@ -28,7 +28,7 @@
 //! Time is linear in the history where it is clean. Sources: Adya, "Weak Consistency" (1999); Kingsbury
 //! and Alvaro, "Elle" (2020).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use isolde_types::{Anomaly, Key};
 
@@ -37,7 +37,7 @@ use crate::explain;
 use crate::graph::{EdgeKind, Graph, RawEdge, obliges};
 use crate::levels;
 use crate::model::History;
-use crate::resolve::{Outcome, Resolved, Seen, Txn};
+use crate::resolve::{Outcome, ReadRec, Resolved, Seen, Txn};
 
 /// An edge of a reported cycle.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -154,7 +154,7 @@ impl Findings {
 
 // --- reads of what should not be seen --------------------------------------------------------------
 
-fn find_bad_reads(resolved: &Resolved, findings: &mut Findings) {
+fn find_bad_reads(resolved: &Resolved<'_>, findings: &mut Findings) {
     for (reader, txn) in resolved.committed() {
         for read in &txn.reads {
             let (anomaly, writer) = match read.seen {
@@ -167,83 +167,107 @@ fn find_bad_reads(resolved: &Resolved, findings: &mut Findings) {
     }
     for (reader, key, words) in &resolved.internal {
         if resolved.txns[*reader].outcome == Outcome::Committed {
-            findings.add(explain::internal(resolved, *reader, key, words));
+            findings.add(explain::internal(resolved, *reader, resolved.keys[*key], words));
         }
     }
 }
 
-/// Whose versions a transaction read, and the first key of each.
-fn observed(resolved: &Resolved, txn: &Txn) -> Vec<(usize, Key, usize)> {
+/// The writers whose versions a transaction read, each with the first key of it, in order.
+fn observed(resolved: &Resolved<'_>, txn: &Txn<'_>) -> Vec<(usize, usize)> {
     let mut writers = Vec::new();
-    let mut known = BTreeSet::new();
+    let mut known = HashSet::new();
     for read in &txn.reads {
         if let Seen::Version(place) = read.seen
-            && let Some(writer) = resolved.versions[&read.key][place].writer
+            && let Some(writer) = resolved.versions.of(read.key)[place].writer
             && known.insert(writer)
         {
-            writers.push((writer, read.key.clone(), place));
+            writers.push((writer, read.key));
         }
     }
     writers
 }
 
-/// The places of a transaction's versions, by key.
-fn places_of(resolved: &Resolved) -> HashMap<(usize, &Key), usize> {
-    let versions = resolved.versions.iter().flat_map(|(key, versions)| {
-        versions.iter().enumerate().filter_map(move |(place, version)| Some(((version.writer?, key), place)))
-    });
-    versions.collect()
+/// Whether a read saw an older version than the one that a transaction left of that key.
+fn is_older(resolved: &Resolved<'_>, read: &ReadRec<'_>, writer: usize) -> bool {
+    let Seen::Version(place) = read.seen else { return false };
+    resolved.version_by(read.key, writer).is_some_and(|newer| newer > place)
+}
+
+/// Whether some read of a transaction saw an older version than some writer left whose versions it
+/// also read. The cheaper side is walked: the reads, or what the writer left.
+fn saw_something_vanish(resolved: &Resolved<'_>, txn: &Txn<'_>) -> bool {
+    let mut oldest: HashMap<usize, usize> = HashMap::new();
+    for read in &txn.reads {
+        if let Seen::Version(place) = read.seen {
+            let known = oldest.entry(read.key).or_insert(place);
+            *known = place.min(*known);
+        }
+    }
+    observed(resolved, txn).into_iter().any(|(writer, _)| {
+        let left = &resolved.txns[writer].left;
+        if left.len() <= oldest.len() {
+            left.iter().any(|left| oldest.get(&left.key).is_some_and(|place| left.place > *place))
+        } else {
+            let newer = |(key, place): (&usize, &usize)| resolved.version_by(*key, writer) > Some(*place);
+            oldest.iter().any(newer)
+        }
+    })
 }
 
 /// OTV: after one version of a transaction, an older version of another key that it also wrote.
-fn find_vanishing(resolved: &Resolved, findings: &mut Findings) {
-    let places = places_of(resolved);
-    for (reader, txn) in resolved.committed() {
-        let mut seen: Vec<(usize, Key)> = Vec::new();
-        let mut known = BTreeSet::new();
-        for read in &txn.reads {
-            let Seen::Version(place) = read.seen else { continue };
-            // A key that a scan did not find was not read: that is a matter of predicates.
-            let older = seen.iter().filter(|(_, first)| read.item && *first != read.key);
-            for (writer, first) in older {
-                if places.get(&(*writer, &read.key)).is_some_and(|newer| *newer > place) {
-                    findings.add(explain::vanishing(resolved, reader, *writer, first, read, place));
-                }
-            }
-            if let Some(writer) = resolved.versions[&read.key][place].writer
-                && writer != reader
-                && known.insert(writer)
-            {
-                seen.push((writer, read.key.clone()));
-            }
-        }
+fn find_vanishing(resolved: &Resolved<'_>, findings: &mut Findings) {
+    let readers = resolved.committed().filter(|(_, txn)| saw_something_vanish(resolved, txn));
+    let mut found = readers.filter_map(|(reader, txn)| vanishing(resolved, reader, txn));
+    // All such cycles are of two: the first is as small as any.
+    if let Some(finding) = found.next() {
+        findings.add(finding);
     }
 }
 
+fn vanishing(resolved: &Resolved<'_>, reader: usize, txn: &Txn<'_>) -> Option<Finding> {
+    let mut seen: Vec<(usize, usize)> = Vec::new();
+    let mut known = HashSet::new();
+    for read in &txn.reads {
+        let Seen::Version(place) = read.seen else { continue };
+        // A key that a scan did not find was not read: that is a matter of predicates.
+        let mut before = seen.iter().filter(|(_, first)| read.item && *first != read.key);
+        if let Some((writer, first)) = before.find(|(writer, _)| is_older(resolved, read, *writer)) {
+            let first = resolved.keys[*first];
+            return Some(explain::vanishing(resolved, reader, *writer, first, read, place));
+        }
+        if let Some(writer) = resolved.versions.of(read.key)[place].writer
+            && writer != reader
+            && known.insert(writer)
+        {
+            seen.push((writer, read.key));
+        }
+    }
+    None
+}
+
 /// P4: two committed transactions read one version of a key, and both wrote the key.
-fn find_lost_updates(resolved: &Resolved, findings: &mut Findings) {
-    let mut readers: HashMap<(&Key, usize), Vec<usize>> = HashMap::new();
+fn find_lost_updates(resolved: &Resolved<'_>, findings: &mut Findings) {
+    let mut readers: Vec<(usize, usize, usize)> = Vec::new();
     for (reader, txn) in resolved.committed() {
-        let wrote: BTreeSet<&Key> = txn.writes.iter().filter(|write| !write.undone).map(|write| &write.key).collect();
-        for read in txn.reads.iter().filter(|read| read.item && read.tracked && wrote.contains(&read.key)) {
-            if let Seen::Version(place) = read.seen {
-                let entry = readers.entry((&read.key, place)).or_default();
-                if !entry.contains(&reader) {
-                    entry.push(reader);
-                }
+        for read in txn.reads.iter().filter(|read| read.item && read.tracked) {
+            if let Seen::Version(place) = read.seen
+                && resolved.left_by(read.key, reader).is_some()
+            {
+                readers.push((read.key, place, reader));
             }
         }
     }
-    let mut lost: Vec<_> = readers.into_iter().filter(|(_, who)| who.len() > 1).collect();
-    lost.sort();
-    for ((key, place), who) in lost {
-        findings.add(explain::lost_update(resolved, key, place, who[0], who[1]));
+    readers.sort_unstable();
+    readers.dedup();
+    let lost = readers.windows(2).find(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
+    if let Some(&[(key, place, one), (_, _, other)]) = lost {
+        findings.add(explain::lost_update(resolved, key, place, one, other));
     }
 }
 
 // --- cycles ----------------------------------------------------------------------------------------
 
-fn find_cycles(resolved: &Resolved, graph: &Graph, findings: &mut Findings) {
+fn find_cycles(resolved: &Resolved<'_>, graph: &Graph, findings: &mut Findings) {
     let any = |_: &RawEdge| true;
     for group in graph.components(resolved, any, Some(&|_| true)) {
         // Small groups are searched for every class at once; in large ones each class has its edges.
@@ -253,11 +277,11 @@ fn find_cycles(resolved: &Resolved, graph: &Graph, findings: &mut Findings) {
     }
 }
 
-pub(crate) fn finding(resolved: &Resolved, graph: &Graph, found: &Found) -> Finding {
+pub(crate) fn finding(resolved: &Resolved<'_>, graph: &Graph, found: &Found) -> Finding {
     let size = found.nodes.len();
     let hop = |number: usize| {
         let (from, to) = (found.nodes[number], found.nodes[(number + 1) % size]);
-        let edge = graph.between(from, to).find(|edge| fits(found.hops[number], edge.kind));
+        let edge = graph.between(from, to).iter().find(|edge| fits(found.hops[number], edge.kind));
         explain::edge(resolved, from, to, edge)
     };
     let cycle: Vec<Edge> = (0..size).map(hop).collect();
@@ -266,7 +290,7 @@ pub(crate) fn finding(resolved: &Resolved, graph: &Graph, found: &Found) -> Find
 
 // --- promises ----------------------------------------------------------------------------------------
 
-fn violations(resolved: &Resolved, graph: &Graph) -> Vec<Violation> {
+fn violations(resolved: &Resolved<'_>, graph: &Graph) -> Vec<Violation> {
     let mut violations = levels::bad_reads(resolved);
     violations.extend(levels::snapshots(resolved));
     let counts = |edge: &RawEdge| obliges(resolved, edge);
@@ -290,15 +314,15 @@ fn violations(resolved: &Resolved, graph: &Graph) -> Vec<Violation> {
 
 /// States that cannot have been, seen by transactions that were then aborted: parts of one
 /// transaction's writes beside versions from before it.
-fn zombies(resolved: &Resolved) -> Vec<String> {
-    let places = places_of(resolved);
+fn zombies(resolved: &Resolved<'_>) -> Vec<String> {
     let mut words = BTreeSet::new();
-    for txn in resolved.txns.iter().filter(|txn| txn.outcome != Outcome::Committed) {
-        for (writer, key, _) in observed(resolved, txn) {
+    let ended = resolved.txns.iter().filter(|txn| txn.outcome != Outcome::Committed);
+    for txn in ended.filter(|txn| saw_something_vanish(resolved, txn)) {
+        for (writer, key) in observed(resolved, txn) {
             for read in txn.reads.iter().filter(|read| read.key != key) {
-                let Seen::Version(place) = read.seen else { continue };
-                if places.get(&(writer, &read.key)).is_some_and(|newer| *newer > place) {
-                    words.insert(explain::zombie(resolved, txn, writer, &key, &read.key));
+                if is_older(resolved, read, writer) {
+                    let (seen, missed) = (resolved.keys[key], resolved.keys[read.key]);
+                    words.insert(explain::zombie(resolved, txn, writer, seen, missed));
                 }
             }
         }
@@ -307,8 +331,15 @@ fn zombies(resolved: &Resolved) -> Vec<String> {
 }
 
 impl Edge {
-    pub(crate) fn new(resolved: &Resolved, from: usize, to: usize, kind: EdgeKind, key: &Key, words: String) -> Edge {
-        let name = |txn: usize| resolved.txns[txn].name.clone();
+    pub(crate) fn new(
+        resolved: &Resolved<'_>,
+        from: usize,
+        to: usize,
+        kind: EdgeKind,
+        key: &Key,
+        words: String,
+    ) -> Edge {
+        let name = |txn: usize| resolved.txns[txn].name.to_owned();
         Edge { from: name(from), to: name(to), kind, key: key.clone(), words }
     }
 }

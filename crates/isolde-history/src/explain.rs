@@ -19,23 +19,24 @@ fn holds(key: &Key, value: Option<&bytes::Bytes>) -> String {
 }
 
 /// An edge, in words.
-pub(crate) fn edge(resolved: &Resolved, from: usize, to: usize, edge: Option<&RawEdge>) -> Edge {
-    let (first, second) = (&resolved.txns[from].name, &resolved.txns[to].name);
+pub(crate) fn edge(resolved: &Resolved<'_>, from: usize, to: usize, edge: Option<&RawEdge>) -> Edge {
+    let (first, second) = (resolved.txns[from].name, resolved.txns[to].name);
     let Some(edge) = edge else {
         let words = format!("{first} ended before {second} began");
         return Edge::new(resolved, from, to, EdgeKind::Realtime, &Key::new(), words);
     };
-    let value = |place: usize| resolved.versions[&edge.key][place].value.as_ref();
-    let key = name_of(&edge.key);
+    let (named, versions) = (resolved.keys[edge.key], resolved.versions.of(edge.key));
+    let value = |place: usize| versions[place].value;
+    let key = name_of(named);
     let (before, after) = (value(edge.places.0), value(edge.places.1));
     let words = match edge.kind {
         EdgeKind::Ww => {
-            format!("{first} wrote {}, and {second} overwrote it with {}", holds(&edge.key, before), shown(after))
+            format!("{first} wrote {}, and {second} overwrote it with {}", holds(named, before), shown(after))
         }
-        EdgeKind::Wr => format!("{first} wrote {}, and {second} read it", holds(&edge.key, before)),
+        EdgeKind::Wr => format!("{first} wrote {}, and {second} read it", holds(named, before)),
         EdgeKind::RwItem => match after {
-            Some(_) => format!("{first} read {}, and {second} overwrote it", holds(&edge.key, before)),
-            None => format!("{first} read {}, and {second} deleted it", holds(&edge.key, before)),
+            Some(_) => format!("{first} read {}, and {second} overwrote it", holds(named, before)),
+            None => format!("{first} read {}, and {second} deleted it", holds(named, before)),
         },
         EdgeKind::RwPredicate => match after {
             Some(_) => format!("{first} scanned a span without {key}, and {second} put {key} into it"),
@@ -43,7 +44,7 @@ pub(crate) fn edge(resolved: &Resolved, from: usize, to: usize, edge: Option<&Ra
         },
         EdgeKind::Realtime => format!("{first} ended before {second} began"),
     };
-    Edge::new(resolved, from, to, edge.kind, &edge.key, words)
+    Edge::new(resolved, from, to, edge.kind, named, words)
 }
 
 /// "T1 is before T2, because ...; but T2 is before T1, because ...: a contradiction."
@@ -57,9 +58,16 @@ pub(crate) fn cycle(edges: &[Edge]) -> String {
 }
 
 /// A read of a write that does not stand.
-pub(crate) fn bad_read(resolved: &Resolved, anomaly: Anomaly, reader: usize, writer: usize, read: &ReadRec) -> Finding {
+pub(crate) fn bad_read(
+    resolved: &Resolved<'_>,
+    anomaly: Anomaly,
+    reader: usize,
+    writer: usize,
+    read: &ReadRec<'_>,
+) -> Finding {
     let (who, from) = (&resolved.txns[reader].name, &resolved.txns[writer].name);
-    let what = holds(&read.key, read.value.as_ref());
+    let key = resolved.keys[read.key];
+    let what = holds(key, read.value);
     let seen = format!("{from} wrote {what}, and {who} read it");
     let words = match anomaly {
         Anomaly::IntermediateRead => {
@@ -67,12 +75,12 @@ pub(crate) fn bad_read(resolved: &Resolved, anomaly: Anomaly, reader: usize, wri
         }
         _ => format!("{who} read {what}, which {from} wrote and then undid: a value that never was."),
     };
-    Finding { anomaly, cycle: vec![Edge::new(resolved, writer, reader, EdgeKind::Wr, &read.key, seen)], words }
+    Finding { anomaly, cycle: vec![Edge::new(resolved, writer, reader, EdgeKind::Wr, key, seen)], words }
 }
 
 /// A read that did not give the own write.
-pub(crate) fn internal(resolved: &Resolved, reader: usize, key: &Key, words: &str) -> Finding {
-    let who = &resolved.txns[reader].name;
+pub(crate) fn internal(resolved: &Resolved<'_>, reader: usize, key: &Key, words: &str) -> Finding {
+    let who = resolved.txns[reader].name;
     Finding {
         anomaly: Anomaly::Internal,
         cycle: vec![Edge::new(resolved, reader, reader, EdgeKind::Wr, key, words.to_owned())],
@@ -82,33 +90,35 @@ pub(crate) fn internal(resolved: &Resolved, reader: usize, key: &Key, words: &st
 
 /// An older version after a newer one of the same writer.
 pub(crate) fn vanishing(
-    resolved: &Resolved,
+    resolved: &Resolved<'_>,
     reader: usize,
     writer: usize,
     first: &Key,
-    read: &ReadRec,
+    read: &ReadRec<'_>,
     place: usize,
 ) -> Finding {
     let (who, from) = (&resolved.txns[reader].name, &resolved.txns[writer].name);
-    let old = holds(&read.key, resolved.versions[&read.key][place].value.as_ref());
+    let key = resolved.keys[read.key];
+    let old = holds(key, resolved.versions.of(read.key)[place].value);
     let seen = format!("{from} wrote {}, and {who} read it", name_of(first));
-    let missed = format!("{who} then read {old}, from before {from} wrote {}", name_of(&read.key));
+    let missed = format!("{who} then read {old}, from before {from} wrote {}", name_of(key));
     Finding {
         anomaly: Anomaly::TransactionVanishes,
         words: format!("{seen}; {missed}: {from} was seen, and then it was gone."),
         cycle: vec![
             Edge::new(resolved, writer, reader, EdgeKind::Wr, first, seen),
-            Edge::new(resolved, reader, writer, EdgeKind::RwItem, &read.key, missed),
+            Edge::new(resolved, reader, writer, EdgeKind::RwItem, key, missed),
         ],
     }
 }
 
 /// Two read one version, and both wrote.
-pub(crate) fn lost_update(resolved: &Resolved, key: &Key, place: usize, one: usize, other: usize) -> Finding {
+pub(crate) fn lost_update(resolved: &Resolved<'_>, key: usize, place: usize, one: usize, other: usize) -> Finding {
     let order = |txn: usize| resolved.version_by(key, txn);
     let (first, second) = if order(one) <= order(other) { (one, other) } else { (other, one) };
     let (a, b) = (&resolved.txns[first].name, &resolved.txns[second].name);
-    let what = holds(key, resolved.versions[key][place].value.as_ref());
+    let what = holds(resolved.keys[key], resolved.versions.of(key)[place].value);
+    let key = resolved.keys[key];
     let read = format!("{b} read {what}, and {a} overwrote it");
     let wrote = format!("{a} wrote {}, and {b} overwrote it", name_of(key));
     Finding {
@@ -122,7 +132,7 @@ pub(crate) fn lost_update(resolved: &Resolved, key: &Key, place: usize, one: usi
 }
 
 /// An impossible state, seen by a transaction that was then aborted.
-pub(crate) fn zombie(resolved: &Resolved, txn: &Txn, writer: usize, seen: &Key, missed: &Key) -> String {
+pub(crate) fn zombie(resolved: &Resolved<'_>, txn: &Txn<'_>, writer: usize, seen: &Key, missed: &Key) -> String {
     let from = resolved.name(Some(writer));
     let (seen, missed) = (name_of(seen), name_of(missed));
     format!("{} saw {seen} as {from} wrote it, and {missed} from before {from}; it was aborted later", txn.name)

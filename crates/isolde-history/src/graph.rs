@@ -1,13 +1,10 @@
 //! The direct serialization graph (Adya 1999): committed transactions, and what forces one before the
 //! other.
 
-use std::collections::HashMap;
+use isolde_types::Isolation;
 
-use isolde_types::{Isolation, Key};
-use petgraph::algo::kosaraju_scc;
-use petgraph::graph::{DiGraph, NodeIndex};
-
-use crate::resolve::{Outcome, Resolved, Seen};
+use crate::resolve::{Outcome, ReadRec, Resolved, Seen};
+use crate::scc::Arcs;
 
 /// Why one transaction comes before another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,7 +46,8 @@ pub(crate) struct RawEdge {
     pub from: usize,
     pub to: usize,
     pub kind: EdgeKind,
-    pub key: Key,
+    /// The key, by its number; real time has none, and says 0.
+    pub key: usize,
     /// The places, in the key's order, of the version of `from`'s access and of `to`'s.
     pub places: (usize, usize),
 }
@@ -57,15 +55,16 @@ pub(crate) struct RawEdge {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    pub edges: Vec<RawEdge>,
-    /// The edges that leave a transaction.
-    pub out: Vec<Vec<usize>>,
+    /// By the transaction that they leave, the one that they lead to, and kind.
+    edges: Vec<RawEdge>,
+    /// Where the edges that leave each transaction begin, and the end.
+    starts: Vec<usize>,
 }
 
 impl Graph {
-    pub fn of(resolved: &Resolved) -> Graph {
-        let mut graph = Graph { edges: Vec::new(), out: vec![Vec::new(); resolved.txns.len()] };
-        for (key, versions) in &resolved.versions {
+    pub fn of(resolved: &Resolved<'_>) -> Graph {
+        let mut graph = Graph::default();
+        for (key, versions) in resolved.versions.each() {
             for (place, pair) in versions.windows(2).enumerate() {
                 if let (Some(from), Some(to)) = (pair[0].writer, pair[1].writer) {
                     graph.add(from, to, EdgeKind::Ww, key, (place, place + 1));
@@ -74,49 +73,61 @@ impl Graph {
         }
         for (reader, txn) in resolved.committed() {
             for read in &txn.reads {
-                let Seen::Version(place) = read.seen else { continue };
-                let Some(versions) = resolved.versions.get(&read.key) else { continue };
-                if let Some(writer) = versions.get(place).and_then(|version| version.writer) {
-                    graph.add(writer, reader, EdgeKind::Wr, &read.key, (place, place));
-                }
-                if !read.tracked {
-                    continue;
-                }
-                let next = if read.item {
-                    (place + 1 < versions.len()).then_some(place + 1)
-                } else {
-                    (place + 1..versions.len()).find(|next| versions[*next].value.is_some())
-                };
-                if let Some(next) = next
-                    && let Some(writer) = versions[next].writer
-                {
-                    let kind = if read.item { EdgeKind::RwItem } else { EdgeKind::RwPredicate };
-                    graph.add(reader, writer, kind, &read.key, (place, next));
-                }
+                graph.add_read(resolved, reader, read);
             }
         }
-        graph.prefer_items();
+        graph.prefer_items(resolved.txns.len());
         graph
     }
 
-    fn add(&mut self, from: usize, to: usize, kind: EdgeKind, key: &Key, places: (usize, usize)) {
+    fn add_read(&mut self, resolved: &Resolved<'_>, reader: usize, read: &ReadRec<'_>) {
+        let Seen::Version(place) = read.seen else { return };
+        let versions = resolved.versions.of(read.key);
+        if let Some(writer) = versions.get(place).and_then(|version| version.writer) {
+            self.add(writer, reader, EdgeKind::Wr, read.key, (place, place));
+        }
+        if !read.tracked {
+            return;
+        }
+        let next = if read.item {
+            (place + 1 < versions.len()).then_some(place + 1)
+        } else {
+            (place + 1..versions.len()).find(|next| versions[*next].value.is_some())
+        };
+        if let Some(next) = next
+            && let Some(writer) = versions[next].writer
+        {
+            let kind = if read.item { EdgeKind::RwItem } else { EdgeKind::RwPredicate };
+            self.add(reader, writer, kind, read.key, (place, next));
+        }
+    }
+
+    fn add(&mut self, from: usize, to: usize, kind: EdgeKind, key: usize, places: (usize, usize)) {
         if from != to {
-            self.edges.push(RawEdge { from, to, kind, key: key.clone(), places });
+            self.edges.push(RawEdge { from, to, kind, key, places });
         }
     }
 
     /// An edge that is both item and predicate counts as item; and one edge of a kind between two
     /// transactions is enough.
-    fn prefer_items(&mut self) {
-        self.edges.sort_by(|a, b| (a.from, a.to, &a.key, a.kind).cmp(&(b.from, b.to, &b.key, b.kind)));
+    fn prefer_items(&mut self, txns: usize) {
+        self.edges.sort_by_key(|edge| (edge.from, edge.to, edge.key, edge.kind));
         self.edges.dedup_by(|b, a| {
-            (a.from, a.to, &a.key) == (b.from, b.to, &b.key) && (a.kind == b.kind || (a.kind.is_rw() && b.kind.is_rw()))
+            (a.from, a.to, a.key) == (b.from, b.to, b.key) && (a.kind == b.kind || (a.kind.is_rw() && b.kind.is_rw()))
         });
         self.edges.sort_by_key(|edge| (edge.from, edge.to, edge.kind));
         self.edges.dedup_by_key(|edge| (edge.from, edge.to, edge.kind));
-        for (number, edge) in self.edges.iter().enumerate() {
-            self.out[edge.from].push(number);
+        let mut starts = vec![0; txns + 1];
+        self.edges.iter().for_each(|edge| starts[edge.from + 1] += 1);
+        for txn in 0..txns {
+            starts[txn + 1] += starts[txn];
         }
+        self.starts = starts;
+    }
+
+    /// The edges that leave a transaction, by the one that they lead to.
+    pub fn leaving(&self, from: usize) -> &[RawEdge] {
+        &self.edges[self.starts[from]..self.starts[from + 1]]
     }
 
     /// Groups of transactions that reach each other over edges that `counts` admits; with real time,
@@ -126,66 +137,58 @@ impl Graph {
     /// end, a moment to the next one, and to every transaction that begins before that.
     pub fn components(
         &self,
-        resolved: &Resolved,
+        resolved: &Resolved<'_>,
         counts: impl Fn(&RawEdge) -> bool,
         strict: Option<&dyn Fn(usize) -> bool>,
     ) -> Vec<Vec<usize>> {
         let size = resolved.txns.len();
-        let mut graph: DiGraph<(), ()> = DiGraph::with_capacity(size, self.edges.len());
-        let nodes: Vec<NodeIndex> = (0..size).map(|_| graph.add_node(())).collect();
-        for edge in self.edges.iter().filter(|edge| counts(edge)) {
-            graph.add_edge(nodes[edge.from], nodes[edge.to], ());
-        }
-        if let Some(strict) = strict {
-            add_moments(&mut graph, &nodes, resolved, strict);
-        }
-        let components = kosaraju_scc(&graph).into_iter().filter(|component| component.len() > 1);
-        let mut groups: Vec<Vec<usize>> = components
-            .map(|component| {
-                let mut members: Vec<usize> =
-                    component.into_iter().map(NodeIndex::index).filter(|node| *node < size).collect();
-                members.sort_unstable();
-                members
-            })
-            .filter(|members| members.len() > 1)
-            .collect();
+        let moments = strict.map_or_else(Moments::default, |strict| Moments::of(resolved, strict));
+        let data = self.edges.iter().filter(|edge| counts(edge)).map(|edge| (edge.from, edge.to));
+        let arcs = Arcs::new(size + moments.count, data.chain(moments.arcs.iter().copied()));
+        let mut groups = arcs.components().groups(size);
         groups.sort();
         groups
     }
 
-    /// The kinds of edges from one transaction to another.
-    pub fn between(&self, from: usize, to: usize) -> impl Iterator<Item = &RawEdge> {
-        self.out[from].iter().map(|edge| &self.edges[*edge]).filter(move |edge| edge.to == to)
+    /// The edges from one transaction to another.
+    pub fn between(&self, from: usize, to: usize) -> &[RawEdge] {
+        let leaving = self.leaving(from);
+        let first = leaving.partition_point(|edge| edge.to < to);
+        let count = leaving[first..].partition_point(|edge| edge.to == to);
+        &leaving[first..first + count]
     }
 }
 
-fn add_moments(graph: &mut DiGraph<(), ()>, nodes: &[NodeIndex], resolved: &Resolved, strict: &dyn Fn(usize) -> bool) {
-    let mut marks: HashMap<usize, (bool, usize)> = HashMap::new();
-    for (number, txn) in resolved.committed() {
-        marks.insert(txn.begin, (false, number));
-        if let Some(end) = txn.end {
-            marks.insert(end, (true, number));
+/// The moments of real time, as nodes behind the transactions.
+#[derive(Default)]
+struct Moments {
+    count: usize,
+    arcs: Vec<(usize, usize)>,
+}
+
+impl Moments {
+    fn of(resolved: &Resolved<'_>, strict: &dyn Fn(usize) -> bool) -> Moments {
+        let mut marks: Vec<(usize, bool, usize)> = Vec::new();
+        for (number, txn) in resolved.committed() {
+            marks.push((txn.begin, false, number));
+            marks.extend(txn.end.map(|end| (end, true, number)));
         }
-    }
-    let mut order: Vec<usize> = marks.keys().copied().collect();
-    order.sort_unstable();
-    let mut moment: Option<NodeIndex> = None;
-    for at in order {
-        match marks[&at] {
-            (true, ended) => {
-                let next = graph.add_node(());
-                if let Some(earlier) = moment {
-                    graph.add_edge(earlier, next, ());
+        marks.sort_unstable();
+        let mut moments = Moments::default();
+        let first = resolved.txns.len();
+        for (_, is_end, txn) in marks {
+            if is_end {
+                let next = first + moments.count;
+                if moments.count > 0 {
+                    moments.arcs.push((next - 1, next));
                 }
-                graph.add_edge(nodes[ended], next, ());
-                moment = Some(next);
-            }
-            (false, begun) => {
-                if let Some(moment) = moment.filter(|_| strict(begun)) {
-                    graph.add_edge(moment, nodes[begun], ());
-                }
+                moments.arcs.push((txn, next));
+                moments.count += 1;
+            } else if moments.count > 0 && strict(txn) {
+                moments.arcs.push((first + moments.count - 1, txn));
             }
         }
+        moments
     }
 }
 
@@ -194,7 +197,7 @@ fn add_moments(graph: &mut DiGraph<(), ()>, nodes: &[NodeIndex], resolved: &Reso
 /// ww always; wr if the reader is at read committed or above; rw on items if the reader is at
 /// repeatable read or serializable, on predicates if it is serializable. (Snapshot transactions are
 /// judged by their own two rules.)
-pub(crate) fn obliges(resolved: &Resolved, edge: &RawEdge) -> bool {
+pub(crate) fn obliges(resolved: &Resolved<'_>, edge: &RawEdge) -> bool {
     let level = |txn: usize| resolved.txns[txn].isolation;
     match edge.kind {
         EdgeKind::Ww => true,
@@ -206,7 +209,7 @@ pub(crate) fn obliges(resolved: &Resolved, edge: &RawEdge) -> bool {
 }
 
 /// Whether a transaction ended before another began.
-pub(crate) fn precedes(resolved: &Resolved, first: usize, second: usize) -> bool {
+pub(crate) fn precedes(resolved: &Resolved<'_>, first: usize, second: usize) -> bool {
     let (a, b) = (&resolved.txns[first], &resolved.txns[second]);
     a.outcome == Outcome::Committed && a.end.is_some_and(|end| end < b.begin)
 }

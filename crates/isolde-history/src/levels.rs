@@ -6,7 +6,7 @@ use crate::check::Violation;
 use crate::resolve::{Outcome, Resolved, Seen, Txn};
 
 /// Reads of what a level forbids to see, and own writes that were not seen.
-pub(crate) fn bad_reads(resolved: &Resolved) -> Vec<Violation> {
+pub(crate) fn bad_reads(resolved: &Resolved<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (_, txn) in resolved.committed().filter(|(_, txn)| txn.isolation != Isolation::ReadUncommitted) {
         for read in &txn.reads {
@@ -16,7 +16,7 @@ pub(crate) fn bad_reads(resolved: &Resolved) -> Vec<Violation> {
                 Seen::Version(_) | Seen::Own => continue,
             };
             let writer = &resolved.txns[writer].name;
-            let words = format!("{} read what {writer} wrote to {:?} and {what}", txn.name, read.key);
+            let words = format!("{} read what {writer} wrote to {:?} and {what}", txn.name, resolved.keys[read.key]);
             violations.push(Violation { anomaly, words });
         }
     }
@@ -33,9 +33,9 @@ pub(crate) fn bad_reads(resolved: &Resolved) -> Vec<Violation> {
 /// The two rules of snapshot isolation: all reads come from one prefix of the commit order, and no
 /// concurrent committed transaction wrote a key that this one wrote (an increment by one that read
 /// nothing excepted).
-pub(crate) fn snapshots(resolved: &Resolved) -> Vec<Violation> {
+pub(crate) fn snapshots(resolved: &Resolved<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for (number, txn) in resolved.committed().filter(|(_, txn)| txn.isolation == Isolation::Snapshot) {
+    for (_, txn) in resolved.committed().filter(|(_, txn)| txn.isolation == Isolation::Snapshot) {
         let bounds = Bounds::of(resolved, txn);
         if let Some((low, high)) = bounds.contradiction() {
             let words = format!(
@@ -44,7 +44,7 @@ pub(crate) fn snapshots(resolved: &Resolved) -> Vec<Violation> {
             );
             violations.push(Violation { anomaly: Anomaly::ReadSkew, words });
         }
-        violations.extend(overwritten(resolved, number, txn, &bounds));
+        violations.extend(overwritten(resolved, txn, &bounds));
     }
     violations
 }
@@ -62,20 +62,20 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn of(resolved: &Resolved, txn: &Txn) -> Bounds {
+    fn of(resolved: &Resolved<'_>, txn: &Txn<'_>) -> Bounds {
         let mut bounds = Bounds::default();
         for read in txn.reads.iter().filter(|read| read.tracked) {
             let Seen::Version(place) = read.seen else { continue };
-            let versions = &resolved.versions[&read.key];
-            if let Some(ts) = versions[place].ts
+            let versions = resolved.versions.of(read.key);
+            if let Some(ts) = resolved.time(&versions[place])
                 && bounds.low.as_ref().is_none_or(|(low, _)| ts > *low)
             {
-                bounds.low = Some((ts, read.key.clone()));
+                bounds.low = Some((ts, resolved.keys[read.key].clone()));
             }
-            if let Some(ts) = versions.get(place + 1).and_then(|next| next.ts)
+            if let Some(ts) = versions.get(place + 1).and_then(|next| resolved.time(next))
                 && bounds.high.as_ref().is_none_or(|(high, _)| ts < *high)
             {
-                bounds.high = Some((ts, read.key.clone()));
+                bounds.high = Some((ts, resolved.keys[read.key].clone()));
             }
         }
         bounds
@@ -88,21 +88,13 @@ impl Bounds {
 }
 
 /// Keys that the transaction wrote over a version from after its snapshot.
-fn overwritten<'r>(
-    resolved: &'r Resolved,
-    number: usize,
-    txn: &'r Txn,
-    bounds: &Bounds,
-) -> impl Iterator<Item = Violation> + use<'r> {
+fn overwritten<'r>(resolved: &'r Resolved<'_>, txn: &'r Txn<'_>, bounds: &Bounds) -> impl Iterator<Item = Violation> {
     let high = bounds.high.as_ref().map(|(high, _)| *high);
-    let keys: std::collections::BTreeSet<&Key> =
-        txn.writes.iter().filter(|write| !write.undone).map(|write| &write.key).collect();
-    keys.into_iter().filter_map(move |key| {
-        let place = resolved.version_by(key, number)?;
-        let versions = &resolved.versions[key];
-        let before = versions.get(place.checked_sub(1)?)?;
-        let excepted = versions[place].blind && !txn.read_anything;
-        let concurrent = before.ts.zip(high).is_some_and(|(ts, high)| ts >= high);
+    txn.left.iter().filter_map(move |left| {
+        let (versions, key) = (resolved.versions.of(left.key), resolved.keys[left.key]);
+        let before = versions.get(left.place.checked_sub(1)?)?;
+        let excepted = versions[left.place].blind && !txn.read_anything;
+        let concurrent = resolved.time(before).zip(high).is_some_and(|(ts, high)| ts >= high);
         (concurrent && !excepted).then(|| Violation {
             anomaly: Anomaly::LostUpdate,
             words: format!(

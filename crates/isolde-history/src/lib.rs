@@ -17,6 +17,7 @@ mod levels;
 pub mod model;
 pub mod oracle;
 mod resolve;
+mod scc;
 pub mod schedule;
 
 pub use check::{Edge, Finding, Report, Violation, check};

@@ -23,6 +23,8 @@ impl Table {
             touched.extend(self.refuse(ticket, Refusal::Ended));
             effects.wakes.push(ticket);
         }
+        // In one order always: the same calls must wake the same waiters in the same order.
+        touched.sort_unstable();
         for target in &touched {
             self.refuse_uncollected(txn, target);
             self.drop_holder(txn, target);

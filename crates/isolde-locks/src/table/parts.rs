@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::report::{Blocker, DeadlockReport};
 
 /// What is locked.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Target {
     /// A key, present or absent.
     Key(Key),

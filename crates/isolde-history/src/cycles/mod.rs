@@ -4,7 +4,9 @@
 //! none is missed. In large ones a search from each edge finds a short cycle of each class; that a
 //! class has some cycle is what counts there.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod large;
+
+use std::collections::HashMap;
 
 use isolde_types::Anomaly;
 
@@ -13,9 +15,6 @@ use crate::resolve::Resolved;
 
 /// Groups up to this size are searched completely.
 const SMALL: usize = 9;
-
-/// How many edges a search in a large group starts from, for each class.
-const STARTS: usize = 2_000;
 
 /// The kinds of edges between two transactions, as bits.
 type Kinds = u8;
@@ -138,51 +137,50 @@ fn realtime(hops: &[Kinds]) -> Option<Vec<Kinds>> {
 /// The smallest cycle of each class in a group.
 pub(crate) fn in_group(
     graph: &Graph,
-    resolved: &Resolved,
+    resolved: &Resolved<'_>,
     group: &[usize],
     counts: &dyn Fn(&RawEdge) -> bool,
 ) -> Vec<Found> {
     if group.len() <= SMALL {
         in_small_group(graph, resolved, group, counts)
     } else {
-        in_large_group(graph, group, counts)
+        large::search(graph, group, counts)
     }
 }
 
 /// The kinds of edges between the members.
 fn kinds_between(
     graph: &Graph,
-    resolved: &Resolved,
+    resolved: &Resolved<'_>,
     group: &[usize],
     counts: &dyn Fn(&RawEdge) -> bool,
 ) -> HashMap<(usize, usize), Kinds> {
-    let members: HashSet<usize> = group.iter().copied().collect();
     let mut kinds: HashMap<(usize, usize), Kinds> = HashMap::new();
     for from in group {
-        for edge in graph.out[*from].iter().map(|edge| &graph.edges[*edge]) {
-            if members.contains(&edge.to) && counts(edge) {
-                *kinds.entry((*from, edge.to)).or_default() |= bit(edge.kind);
-            }
-        }
-        for to in group.iter().filter(|to| precedes(resolved, *from, **to)) {
-            let realtime = RawEdge {
-                from: *from,
-                to: *to,
-                kind: EdgeKind::Realtime,
-                key: isolde_types::Key::new(),
-                places: (0, 0),
-            };
-            if counts(&realtime) {
-                *kinds.entry((*from, *to)).or_default() |= REALTIME;
+        for to in group.iter().filter(|to| *to != from) {
+            let hop = data_between(graph, *from, *to, counts) | realtime_between(resolved, *from, *to, counts);
+            if hop != 0 {
+                kinds.insert((*from, *to), hop);
             }
         }
     }
     kinds
 }
 
+/// The kinds of edges of data from one transaction to another.
+fn data_between(graph: &Graph, from: usize, to: usize, counts: &dyn Fn(&RawEdge) -> bool) -> Kinds {
+    let edges = graph.between(from, to).iter().filter(|edge| counts(edge));
+    edges.map(|edge| bit(edge.kind)).fold(0, |a, b| a | b)
+}
+
+fn realtime_between(resolved: &Resolved<'_>, from: usize, to: usize, counts: &dyn Fn(&RawEdge) -> bool) -> Kinds {
+    let edge = RawEdge { from, to, kind: EdgeKind::Realtime, key: 0, places: (0, 0) };
+    if precedes(resolved, from, to) && counts(&edge) { REALTIME } else { 0 }
+}
+
 fn in_small_group(
     graph: &Graph,
-    resolved: &Resolved,
+    resolved: &Resolved<'_>,
     group: &[usize],
     counts: &dyn Fn(&RawEdge) -> bool,
 ) -> Vec<Found> {
@@ -233,80 +231,6 @@ impl Walk<'_> {
             }
         }
     }
-}
-
-fn in_large_group(graph: &Graph, group: &[usize], counts: &dyn Fn(&RawEdge) -> bool) -> Vec<Found> {
-    let members: HashSet<usize> = group.iter().copied().collect();
-    let edges: Vec<&RawEdge> = group
-        .iter()
-        .flat_map(|from| graph.out[*from].iter().map(|edge| &graph.edges[*edge]))
-        .filter(|edge| members.contains(&edge.to) && counts(edge))
-        .collect();
-    let searches: [(Anomaly, Kinds, Kinds); 7] = [
-        (Anomaly::DirtyWrite, WW, WW),
-        (Anomaly::CircularFlow, WR, DATA),
-        (Anomaly::ReadSkewItem, ITEM, DATA),
-        (Anomaly::ReadSkew, PREDICATE, DATA),
-        (Anomaly::LongFork, RW, RW | DATA),
-        (Anomaly::WriteSkew, ITEM, ITEM | DATA),
-        (Anomaly::PredicateWriteSkew, PREDICATE, RW | DATA),
-    ];
-    let mut found = Vec::new();
-    for (anomaly, first, rest) in searches {
-        let class = CLASSES.iter().find(|(name, _)| *name == anomaly).map(|(_, class)| class);
-        let starts = edges.iter().filter(|edge| bit(edge.kind) & first != 0).take(STARTS);
-        let cycles = starts.filter_map(|edge| path_back(graph, &members, edge, rest, counts));
-        let best = cycles
-            .filter_map(|nodes| {
-                let hops = hops_of(graph, &nodes, counts);
-                class.and_then(|class| class(&hops)).map(|hops| Found { anomaly, nodes, hops })
-            })
-            .min_by_key(|found| found.nodes.len());
-        found.extend(best);
-    }
-    found
-}
-
-fn hops_of(graph: &Graph, nodes: &[usize], counts: &dyn Fn(&RawEdge) -> bool) -> Vec<Kinds> {
-    let size = nodes.len();
-    let hop = |number: usize| {
-        let edges = graph.between(nodes[number], nodes[(number + 1) % size]);
-        edges.filter(|edge| counts(edge)).map(|edge| bit(edge.kind)).fold(0, |a, b| a | b)
-    };
-    (0..size).map(hop).collect()
-}
-
-/// A shortest way from an edge's end back to its beginning.
-fn path_back(
-    graph: &Graph,
-    members: &HashSet<usize>,
-    edge: &RawEdge,
-    kinds: Kinds,
-    counts: &dyn Fn(&RawEdge) -> bool,
-) -> Option<Vec<usize>> {
-    let mut parents: HashMap<usize, usize> = HashMap::from([(edge.to, edge.from)]);
-    let mut frontier = VecDeque::from([edge.to]);
-    while let Some(node) = frontier.pop_front() {
-        if node == edge.from {
-            let mut path = vec![];
-            let mut at = parents[&node];
-            while at != edge.from {
-                path.push(at);
-                at = parents[&at];
-            }
-            path.push(edge.from);
-            path.reverse();
-            return Some(path);
-        }
-        for next in graph.out[node].iter().map(|edge| &graph.edges[*edge]) {
-            let goes = bit(next.kind) & kinds != 0 && members.contains(&next.to) && counts(next);
-            if goes && !parents.contains_key(&next.to) {
-                parents.insert(next.to, node);
-                frontier.push_back(next.to);
-            }
-        }
-    }
-    None
 }
 
 /// Whether a hop that may be taken for `kinds` can be this edge.
