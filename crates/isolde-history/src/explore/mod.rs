@@ -17,8 +17,7 @@
 //! first; schedules that differ only in the order of neighbours that are independent come to the same,
 //! and one of them is enough. *Sleep sets* skip the others: having gone down one choice, a sibling that
 //! is independent of it need not be tried first again until something that depends on it has
-//! happened. What is independent is judged by keys alone, see [`footprint`](reduce), and tested against
-//! the unreduced run. Source: Godefroid, "Partial-Order Methods for the Verification of Concurrent
+//! happened. What is independent is judged by keys alone, and tested against the unreduced run. Source: Godefroid, "Partial-Order Methods for the Verification of Concurrent
 //! Systems" (1996), chapter 5.
 //!
 //! Worked example: T1 gets x, T2 gets y, and both commit. 2 + 2 steps have 6 orders, and all come to the

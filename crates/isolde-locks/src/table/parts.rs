@@ -80,7 +80,7 @@ pub enum Refusal {
 pub enum Answer {
     /// It holds the lock.
     Granted,
-    /// It waits; [`Table::collect`] has the answer once the ticket is among the effects' wakes.
+    /// It waits; [`Table::collect`](super::Table::collect) has the answer once the ticket is among the effects' wakes.
     Waits(Ticket),
     /// It does not, and will not.
     Refused(Refusal),
