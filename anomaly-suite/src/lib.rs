@@ -30,6 +30,7 @@
 //! ```
 
 pub mod catalogue;
+pub mod check;
 pub mod cli;
 pub mod control;
 pub mod engine;

@@ -10,6 +10,7 @@ mod assert;
 pub mod check;
 mod cycles;
 mod explain;
+pub mod foreign;
 mod graph;
 mod json;
 mod levels;
