@@ -6,7 +6,7 @@
 //! | 1 | a level allowed what it forbids, or something came out otherwise than declared |
 //! | 2 | usage: an unknown word, a file that cannot be read or parsed |
 //! | 3 | a database could not be reached |
-//! | 4 | inconclusive: a schedule could not be run to its end |
+//! | 4 | inconclusive: a schedule could not be run to its end, or a history does not say enough |
 
 mod advise;
 mod explore;
@@ -18,9 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use isolde_history::foreign as history;
 use isolde_history::schedule::{Schedule, Setting};
 use isolde_types::{Isolation, Mode};
 
+use crate::check::checked;
 use crate::engine::{Control, Engine};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
@@ -64,6 +66,8 @@ enum Command {
     Prove(prove::ProveArgs),
     /// Random concurrent transactions, checked; what fails is shrunk to a schedule.
     Fuzz(fuzz::FuzzArgs),
+    /// Judge histories of any database: our JSON lines, Jepsen's EDN and JSON, register text.
+    Check(CheckArgs),
 }
 
 #[derive(Args, Debug, Default)]
@@ -146,6 +150,28 @@ enum ReplayFormat {
     Json,
 }
 
+#[derive(Args, Debug)]
+struct CheckArgs {
+    /// Histories; `-` is standard input.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// What the history is judged by (default: the levels in our own histories, else serializable).
+    #[arg(long, value_parser = level)]
+    model: Option<Isolation>,
+    /// Serializable need not agree with real time.
+    #[arg(long)]
+    without_real_time: bool,
+    /// How the histories are written: isolde, edn, json or registers (default: by how they begin).
+    #[arg(long = "from", value_parser = written)]
+    from: Option<history::Format>,
+    /// How to print; JSON is one document a line.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReplayFormat,
+    /// Write to this file instead of the terminal.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
 /// What a call comes to; the worst of several is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -171,6 +197,12 @@ fn level(word: &str) -> Result<Isolation, String> {
 fn mode(word: &str) -> Result<Mode, String> {
     let names = Mode::ALL.map(Mode::name);
     word.parse().map_err(|_| unknown("mode", word, &names))
+}
+
+fn written(word: &str) -> Result<history::Format, String> {
+    let names = history::Format::ALL.map(history::Format::name);
+    let found = history::Format::ALL.into_iter().find(|format| format.name() == word);
+    found.ok_or_else(|| unknown("format", word, &names))
 }
 
 fn unknown(what: &str, word: &str, names: &[&str]) -> String {
@@ -215,6 +247,7 @@ fn run(cli: Cli) -> Result<Verdict, Usage> {
         Command::Advise(args) => advise::run(&args, style),
         Command::Prove(args) => prove::run(&args, style),
         Command::Fuzz(args) => fuzz::run(&args, style),
+        Command::Check(args) => run_check(&args, style),
     }
 }
 
@@ -342,16 +375,52 @@ fn run_replay(args: &ReplayArgs, style: Style) -> Result<Verdict, Usage> {
     Ok(worst)
 }
 
-fn read_schedule(path: &Path) -> Result<Schedule, Usage> {
-    let name = path.display();
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(path)
+fn run_check(args: &CheckArgs, style: Style) -> Result<Verdict, Usage> {
+    let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
+    let model = match (args.model, args.without_real_time) {
+        (None, false) => None,
+        (isolation, false) => isolation.map(history::Model::of),
+        (isolation, true) => Some(history::Model::of(isolation.unwrap_or_default()).without_real_time()),
     };
-    let text = text.map_err(|error| Usage(format!("{name}: {error}")))?;
-    Schedule::parse(&text).map_err(|error| Usage(format!("{name}: {error}")))
+    let (mut text, mut worst) = (String::new(), Verdict::AsDeclared);
+    for (number, path) in args.files.iter().enumerate() {
+        let name = path.display().to_string();
+        let checked = checked(&name, &read_text(path)?, args.from, model);
+        let checked = checked.map_err(|error| Usage(format!("{name}: {error}")))?;
+        worst = match (checked.verdict(), worst) {
+            (history::Verdict::Violated, _) | (_, Verdict::Violation) => Verdict::Violation,
+            (history::Verdict::Unknown, _) => Verdict::Inconclusive,
+            (history::Verdict::Holds, worst) => worst,
+        };
+        text.push_str(if number > 0 && args.format == ReplayFormat::Text { "\n" } else { "" });
+        text.push_str(&match args.format {
+            ReplayFormat::Text => checked.to_text(style),
+            ReplayFormat::Json => checked.to_json(),
+        });
+    }
+    print(&text, args.out.as_deref())?;
+    Ok(worst)
+}
+
+fn read_schedule(path: &Path) -> Result<Schedule, Usage> {
+    Schedule::parse(&read_text(path)?).map_err(|error| Usage(format!("{}: {error}", path.display())))
+}
+
+/// The text of a file, or of standard input.
+fn read_text(path: &Path) -> Result<String, Usage> {
+    let bytes = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(path)
+    };
+    let name = path.display();
+    let bytes = bytes.map_err(|error| Usage(format!("{name}: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Usage(format!("{name}: line {line}: expected text in UTF-8"))
+    })
 }
 
 fn print(text: &str, out: Option<&Path>) -> Result<(), Usage> {

@@ -31,6 +31,7 @@
 
 pub mod advise;
 pub mod catalogue;
+pub mod check;
 pub mod cli;
 pub mod control;
 pub mod engine;

@@ -125,18 +125,24 @@ impl Report {
 pub fn check(history: &History) -> Report {
     let resolved = Resolved::of(history);
     let graph = Graph::of(&resolved);
-    let mut findings = Findings::default();
-    find_bad_reads(&resolved, &mut findings);
-    find_vanishing(&resolved, &mut findings);
-    find_lost_updates(&resolved, &mut findings);
-    find_cycles(&resolved, &graph, &mut findings);
     Report {
+        findings: findings(&resolved, &graph, Vec::new()),
         violations: violations(&resolved, &graph),
         zombies: zombies(&resolved),
-        complaints: resolved.complaints.clone(),
         committed: resolved.committed().count(),
-        findings: findings.0.into_values().collect(),
+        complaints: resolved.complaints,
     }
+}
+
+/// The anomalies of a history, those among them that are known already.
+pub(crate) fn findings(resolved: &Resolved<'_>, graph: &Graph, known: Vec<Finding>) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    known.into_iter().for_each(|finding| findings.add(finding));
+    find_bad_reads(resolved, &mut findings);
+    find_vanishing(resolved, &mut findings);
+    find_lost_updates(resolved, &mut findings);
+    find_cycles(resolved, graph, &mut findings);
+    findings.0.into_values().collect()
 }
 
 /// One finding for each class: the smallest.
@@ -190,7 +196,7 @@ fn observed(resolved: &Resolved<'_>, txn: &Txn<'_>) -> Vec<(usize, usize)> {
 /// Whether a read saw an older version than the one that a transaction left of that key.
 fn is_older(resolved: &Resolved<'_>, read: &ReadRec<'_>, writer: usize) -> bool {
     let Seen::Version(place) = read.seen else { return false };
-    resolved.version_by(read.key, writer).is_some_and(|newer| newer > place)
+    resolved.version_by(read.key, writer).is_some_and(|newer| resolved.versions.is_newer(read.key, newer, place))
 }
 
 /// Whether some read of a transaction saw an older version than some writer left whose versions it

@@ -3,7 +3,7 @@
 
 use isolde_types::Isolation;
 
-use crate::resolve::{Outcome, ReadRec, Resolved, Seen};
+use crate::resolve::{Outcome, ReadRec, Resolved, Seen, VersionRec};
 use crate::scc::Arcs;
 
 /// Why one transaction comes before another.
@@ -59,15 +59,26 @@ pub(crate) struct Graph {
     edges: Vec<RawEdge>,
     /// Where the edges that leave each transaction begin, and the end.
     starts: Vec<usize>,
+    /// How many edges were added of reads whose next version is one of several.
+    loose: usize,
+    /// Whether some of those were left out, because there are too many.
+    pub cut: bool,
 }
+
+/// How many rw edges there may be to versions whose order is not known whole: each reader of a version
+/// may have one to each version that may be the next, which is no longer linear.
+const LOOSE: usize = 4_000_000;
 
 impl Graph {
     pub fn of(resolved: &Resolved<'_>) -> Graph {
         let mut graph = Graph::default();
         for (key, versions) in resolved.versions.each() {
-            for (place, pair) in versions.windows(2).enumerate() {
-                if let (Some(from), Some(to)) = (pair[0].writer, pair[1].writer) {
-                    graph.add(from, to, EdgeKind::Ww, key, (place, place + 1));
+            for (place, version) in versions.iter().enumerate() {
+                let Some(from) = version.writer else { continue };
+                for next in resolved.versions.following(key, place) {
+                    if let Some(to) = versions[next].writer {
+                        graph.add(from, to, EdgeKind::Ww, key, (place, next));
+                    }
                 }
             }
         }
@@ -89,16 +100,31 @@ impl Graph {
         if !read.tracked {
             return;
         }
-        let next = if read.item {
-            (place + 1 < versions.len()).then_some(place + 1)
-        } else {
-            (place + 1..versions.len()).find(|next| versions[*next].value.is_some())
-        };
-        if let Some(next) = next
-            && let Some(writer) = versions[next].writer
-        {
-            let kind = if read.item { EdgeKind::RwItem } else { EdgeKind::RwPredicate };
-            self.add(reader, writer, kind, read.key, (place, next));
+        if read.item {
+            let partial = resolved.versions.partial(read.key).is_some();
+            for next in resolved.versions.following(read.key, place) {
+                if partial && self.loose == LOOSE {
+                    self.cut = true;
+                    break;
+                }
+                self.loose += usize::from(partial);
+                self.add_overwritten(reader, EdgeKind::RwItem, read.key, (place, next), versions);
+            }
+        } else if let Some(next) = (place + 1..versions.len()).find(|next| versions[*next].value.is_some()) {
+            self.add_overwritten(reader, EdgeKind::RwPredicate, read.key, (place, next), versions);
+        }
+    }
+
+    fn add_overwritten(
+        &mut self,
+        reader: usize,
+        kind: EdgeKind,
+        key: usize,
+        places: (usize, usize),
+        versions: &[VersionRec<'_>],
+    ) {
+        if let Some(writer) = versions[places.1].writer {
+            self.add(reader, writer, kind, key, places);
         }
     }
 
@@ -123,6 +149,11 @@ impl Graph {
             starts[txn + 1] += starts[txn];
         }
         self.starts = starts;
+    }
+
+    /// All edges, by the transaction that they leave.
+    pub fn edges(&self) -> &[RawEdge] {
+        &self.edges
     }
 
     /// The edges that leave a transaction, by the one that they lead to.
@@ -161,13 +192,13 @@ impl Graph {
 
 /// The moments of real time, as nodes behind the transactions.
 #[derive(Default)]
-struct Moments {
-    count: usize,
-    arcs: Vec<(usize, usize)>,
+pub(crate) struct Moments {
+    pub count: usize,
+    pub arcs: Vec<(usize, usize)>,
 }
 
 impl Moments {
-    fn of(resolved: &Resolved<'_>, strict: &dyn Fn(usize) -> bool) -> Moments {
+    pub fn of(resolved: &Resolved<'_>, strict: &dyn Fn(usize) -> bool) -> Moments {
         let mut marks: Vec<(usize, bool, usize)> = Vec::new();
         for (number, txn) in resolved.committed() {
             marks.push((txn.begin, false, number));

@@ -25,13 +25,18 @@ const SCHEMA: u64 = 1;
 pub struct ReadError {
     /// The line, from 1.
     pub line: usize,
+    /// The column there, from 1, in characters, where it is known.
+    pub column: Option<usize>,
     /// What was wrong, and what was expected.
     pub words: String,
 }
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.words)
+        match self.column {
+            Some(column) => write!(f, "line {}, column {column}: {}", self.line, self.words),
+            None => write!(f, "line {}: {}", self.line, self.words),
+        }
     }
 }
 
@@ -67,8 +72,8 @@ impl History {
         let mut history = History::default();
         let mut seen_header = false;
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let fail = |words: String| ReadError { line: number + 1, words };
-            let value: Value = serde_json::from_str(line).map_err(|error| fail(format!("expected JSON: {error}")))?;
+            let fail = |words: String| ReadError { line: number + 1, column: None, words };
+            let value: Value = serde_json::from_str(line).map_err(|error| not_json(number + 1, &error))?;
             if seen_header {
                 history.events.push(event_from_json(&value).map_err(fail)?);
             } else {
@@ -79,8 +84,23 @@ impl History {
         if seen_header {
             Ok(history)
         } else {
-            Err(ReadError { line: 1, words: format!("expected a header such as {{\"schema\":{SCHEMA},..}}") })
+            Err(ReadError {
+                line: 1,
+                column: None,
+                words: format!("expected a header such as {{\"schema\":{SCHEMA},..}}"),
+            })
         }
+    }
+}
+
+fn not_json(line: usize, error: &serde_json::Error) -> ReadError {
+    // The parser saw one line, and names it "line 1".
+    let words = error.to_string();
+    let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+    ReadError {
+        line,
+        column: Some(error.column()).filter(|column| *column > 0),
+        words: format!("expected JSON: {words}"),
     }
 }
 

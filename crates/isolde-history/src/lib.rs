@@ -11,6 +11,7 @@ pub mod check;
 mod cycles;
 mod explain;
 pub mod explore;
+pub mod foreign;
 mod graph;
 mod json;
 mod levels;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use isolde_types::{Isolation, Key, Ts};
 
 use crate::model::History;
-pub(crate) use versions::{VersionRec, Versions};
+pub(crate) use versions::{Partial, VersionRec, Versions};
 
 /// How a transaction ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

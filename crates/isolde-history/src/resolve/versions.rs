@@ -26,6 +26,19 @@ pub(crate) struct Versions<'h> {
     starts: Vec<usize>,
     /// Whether the commit times of a key's versions rise, so that they can be searched by halves.
     rising: Vec<bool>,
+    /// What is known of the order of keys for which it is not known whole.
+    partial: HashMap<usize, Partial>,
+}
+
+/// What is known of the order of a key's versions, where it is not known whole.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Partial {
+    /// The versions below this place are in order; nothing is known of the places of the others,
+    pub ordered: usize,
+    /// but that they come after the one at this place and those before it,
+    pub anchor: usize,
+    /// and, of some, that one comes somewhere before another with a larger place. Sorted.
+    pub pairs: Vec<(usize, usize)>,
 }
 
 impl<'h> Versions<'h> {
@@ -39,9 +52,66 @@ impl<'h> Versions<'h> {
         (0..self.rising.len()).map(|key| (key, self.of(key)))
     }
 
-    fn open(&mut self, initial: Option<&'h Bytes>) {
+    /// Whether the order of the versions of a key is known whole.
+    pub fn partial(&self, key: usize) -> Option<&Partial> {
+        self.partial.get(&key)
+    }
+
+    /// The keys whose order is not known whole.
+    pub fn partial_keys(&self) -> Vec<usize> {
+        let mut keys: Vec<usize> = self.partial.keys().copied().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// The versions of a key that are known to come after one, as near to it as is known.
+    pub fn following(&self, key: usize, place: usize) -> impl Iterator<Item = usize> {
+        let size = self.of(key).len();
+        let partial = self.partial.get(&key);
+        let ordered = partial.map_or(size, |partial| partial.ordered);
+        let next = (place + 1 < ordered).then_some(place + 1);
+        let loose = partial.filter(|partial| partial.anchor == place).map_or(size..size, |_| ordered..size);
+        let pairs = partial.map_or(&[][..], |partial| {
+            let first = partial.pairs.partition_point(|pair| pair.0 < place);
+            let count = partial.pairs[first..].partition_point(|pair| pair.0 == place);
+            &partial.pairs[first..first + count]
+        });
+        next.into_iter().chain(loose).chain(pairs.iter().map(|pair| pair.1))
+    }
+
+    /// Whether a version of a key is known to be newer than another.
+    pub fn is_newer(&self, key: usize, newer: usize, older: usize) -> bool {
+        match self.partial.get(&key) {
+            Some(partial) if newer >= partial.ordered => {
+                older <= partial.anchor || partial.pairs.binary_search(&(older, newer)).is_ok()
+            }
+            Some(partial) if older >= partial.ordered => false,
+            _ => newer > older,
+        }
+    }
+
+    /// Begins the versions of the next key.
+    pub fn open(&mut self, initial: Option<&'h Bytes>) {
         self.starts.push(self.list.len());
         self.list.push(VersionRec { writer: None, value: initial, blind: false });
+    }
+
+    /// Adds a version of the key that was begun last; its place.
+    pub fn push(&mut self, version: VersionRec<'h>) -> usize {
+        self.list.push(version);
+        self.list.len() - 1 - self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Ends the versions of the key that was begun last.
+    pub fn close(&mut self, rising: bool, partial: Option<Partial>) {
+        let key = self.rising.len();
+        self.rising.push(rising);
+        self.partial.extend(partial.map(|partial| (key, partial)));
+    }
+
+    /// Ends the list: every key has its versions.
+    pub fn finish(&mut self) {
+        self.starts.push(self.list.len());
     }
 }
 
@@ -74,22 +144,22 @@ impl<'h> Resolved<'h> {
                 self.complain_of_equal_times(key, here);
             }
             self.versions.open(initial.get(&key).copied());
-            for (place, placed) in here.iter().enumerate() {
-                self.place(placed, place + 1, &resolved);
+            for placed in here {
+                self.place(placed, &resolved);
             }
             let times = here.iter().map(|placed| self.txns[placed.txn].ts);
-            self.versions.rising.push(times.clone().all(|ts| ts.is_some()) && times.is_sorted());
+            self.versions.close(times.clone().all(|ts| ts.is_some()) && times.is_sorted(), None);
         }
-        self.versions.starts.push(self.versions.list.len());
+        self.versions.finish();
     }
 
-    fn place(&mut self, placed: &Placed, place: usize, resolved: &HashMap<(usize, usize), &'h Bytes>) {
+    fn place(&mut self, placed: &Placed, resolved: &HashMap<(usize, usize), &'h Bytes>) {
         let txn = &mut self.txns[placed.txn];
         let write = &txn.writes[placed.write];
         let value = resolved.get(&(placed.txn, placed.key)).copied().or(write.value);
         let version = VersionRec { writer: Some(placed.txn), value, blind: write.blind };
+        let place = self.versions.push(version);
         txn.left.push(Left { key: placed.key, place, seq: write.seq });
-        self.versions.list.push(version);
     }
 
     /// The last write of each key by each committed transaction, savepoints considered.
