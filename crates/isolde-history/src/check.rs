@@ -28,7 +28,7 @@
 //! Time is linear in the history where it is clean. Sources: Adya, "Weak Consistency" (1999); Kingsbury
 //! and Alvaro, "Elle" (2020).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use isolde_types::{Anomaly, Key};
 
@@ -202,20 +202,28 @@ fn is_older(resolved: &Resolved<'_>, read: &ReadRec<'_>, writer: usize) -> bool 
 /// Whether some read of a transaction saw an older version than some writer left whose versions it
 /// also read. The cheaper side is walked: the reads, or what the writer left.
 fn saw_something_vanish(resolved: &Resolved<'_>, txn: &Txn<'_>) -> bool {
-    let mut oldest: HashMap<usize, usize> = HashMap::new();
+    let mut oldest: Vec<(usize, usize)> = Vec::with_capacity(txn.reads.len());
+    let mut writers: Vec<usize> = Vec::with_capacity(txn.reads.len());
     for read in &txn.reads {
         if let Seen::Version(place) = read.seen {
-            let known = oldest.entry(read.key).or_insert(place);
-            *known = place.min(*known);
+            oldest.push((read.key, place));
+            writers.extend(resolved.versions.of(read.key)[place].writer);
         }
     }
-    observed(resolved, txn).into_iter().any(|(writer, _)| {
+    if oldest.len() < 2 {
+        return false;
+    }
+    oldest.sort_unstable();
+    oldest.dedup_by_key(|(key, _)| *key);
+    writers.sort_unstable();
+    writers.dedup();
+    writers.into_iter().any(|writer| {
         let left = &resolved.txns[writer].left;
         if left.len() <= oldest.len() {
-            left.iter().any(|left| oldest.get(&left.key).is_some_and(|place| left.place > *place))
+            let read = |key: usize| oldest.binary_search_by_key(&key, |(key, _)| *key).ok().map(|at| oldest[at].1);
+            left.iter().any(|left| read(left.key).is_some_and(|place| left.place > place))
         } else {
-            let newer = |(key, place): (&usize, &usize)| resolved.version_by(*key, writer) > Some(*place);
-            oldest.iter().any(newer)
+            oldest.iter().any(|(key, place)| resolved.version_by(*key, writer) > Some(*place))
         }
     })
 }

@@ -309,3 +309,23 @@ fn histories_survive_json_lines_and_errors_name_their_line() {
     assert!(error.to_string().starts_with("line 7:") && error.to_string().contains("commit"), "{error}");
     assert!(History::from_json_lines("").is_err());
 }
+
+/// T1 to T12 each read what the one before wrote, and the last had ended before the first began.
+#[test]
+fn a_long_cycle_that_closes_only_through_real_time_is_found() {
+    let last = 12;
+    let mut text: String = (2..last).map(|txn| format!("T{txn} begin\n")).collect();
+    text.push_str("T12 begin\nT12 r k11 @11\nT12 commit\nT1 begin\n");
+    for txn in 1..last {
+        if txn > 1 {
+            text.push_str(&format!("T{txn} r k{} @{}\n", txn - 1, txn - 1));
+        }
+        text.push_str(&format!("T{txn} w k{txn} {txn}\n"));
+    }
+    (1..last).for_each(|txn| text.push_str(&format!("T{txn} commit @{txn}\n")));
+    let report = check(&history(&text, Isolation::Serializable));
+    assert_eq!(report.anomalies(), [Anomaly::Realtime], "{report}");
+    assert_eq!(report.findings[0].cycle.len(), last);
+    assert!(report.findings[0].words.contains("T12 ended before T1 began"), "{report}");
+    assert_eq!(report.violations.len(), 1, "{report}");
+}

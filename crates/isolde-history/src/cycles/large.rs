@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 
 use isolde_types::Anomaly;
 
-use super::{CLASSES, DATA, Found, ITEM, Kinds, PREDICATE, RW, WR, WW, bit, data_between};
+use super::{CLASSES, DATA, Found, ITEM, Kinds, PREDICATE, REALTIME, RW, WR, WW, bit, data_between, realtime_between};
 use crate::graph::{Graph, RawEdge};
+use crate::resolve::Resolved;
 use crate::scc::{Arcs, Components};
 
 /// How many edges a search starts from, for each class.
@@ -30,7 +31,12 @@ const SEARCHES: [(Anomaly, Kinds, Kinds); 7] = [
 ];
 
 /// A short cycle of each class that the group has.
-pub(super) fn search(graph: &Graph, group: &[usize], counts: &dyn Fn(&RawEdge) -> bool) -> Vec<Found> {
+pub(super) fn search(
+    graph: &Graph,
+    resolved: &Resolved<'_>,
+    group: &[usize],
+    counts: &dyn Fn(&RawEdge) -> bool,
+) -> Vec<Found> {
     let local = Local::of(graph, group, counts);
     let found = SEARCHES.into_iter().filter_map(|(anomaly, first, rest)| {
         let (_, class) = CLASSES.iter().find(|(name, _)| *name == anomaly)?;
@@ -48,7 +54,47 @@ pub(super) fn search(graph: &Graph, group: &[usize], counts: &dyn Fn(&RawEdge) -
         }
         best
     });
-    found.collect()
+    let mut found: Vec<Found> = found.collect();
+    found.extend(stale(graph, resolved, &local, counts));
+    found
+}
+
+/// A short cycle that closes only through real time.
+///
+/// One step of real time is enough: of two steps in a cycle, a ► b and c ► d, either a ended before d
+/// began or c before b did, and then a shorter cycle has one of them less. So a way over data is searched
+/// from each transaction to one that ended before it began, where there can be one.
+fn stale(
+    graph: &Graph,
+    resolved: &Resolved<'_>,
+    local: &Local<'_>,
+    counts: &dyn Fn(&RawEdge) -> bool,
+) -> Option<Found> {
+    let order = local.components(DATA | RW);
+    let ends = local.earliest_ends(resolved, &order);
+    let mut search = Search::new(local, DATA | RW, order);
+    let mut best: Option<Vec<usize>> = None;
+    let begins = |member: usize| resolved.txns[local.group[member]].begin;
+    let stale = (0..local.group.len()).filter(|member| ends[search.order.of(*member)] < begins(*member));
+    for start in stale.take(STARTS).collect::<Vec<_>>() {
+        let to = local.group[start];
+        let closes = |end: usize| {
+            let from = local.group[end];
+            realtime_between(resolved, from, to, counts) != 0 && data_between(graph, from, to, counts) == 0
+        };
+        let way = search.way(start, closes);
+        if let Some(way) = way.filter(|way| best.as_ref().is_none_or(|best| way.len() < best.len())) {
+            let smallest = way.len() == 2;
+            best = Some(way);
+            if smallest {
+                break;
+            }
+        }
+    }
+    let nodes = best?;
+    let mut hops = hops_of(graph, &nodes, counts);
+    *hops.last_mut()? = REALTIME;
+    Some(Found { anomaly: Anomaly::Realtime, nodes, hops })
 }
 
 fn hops_of(graph: &Graph, nodes: &[usize], counts: &dyn Fn(&RawEdge) -> bool) -> Vec<Kinds> {
@@ -93,6 +139,21 @@ impl<'g> Local<'g> {
     fn components(&self, kinds: Kinds) -> Components {
         let arcs = self.arcs.iter().filter(|arc| arc.kind & kinds != 0).map(|arc| (arc.from, arc.to));
         Arcs::new(self.group.len(), arcs).components()
+    }
+
+    /// For each component: when the first of all ended that it leads to.
+    fn earliest_ends(&self, resolved: &Resolved<'_>, components: &Components) -> Vec<usize> {
+        let mut ends = vec![usize::MAX; components.count];
+        for (member, txn) in self.group.iter().enumerate() {
+            let end = &mut ends[components.of(member)];
+            *end = resolved.txns[*txn].end.unwrap_or(usize::MAX).min(*end);
+        }
+        let mut between: Vec<(usize, usize)> =
+            self.arcs.iter().map(|arc| (components.of(arc.from), components.of(arc.to))).collect();
+        // A component has a larger number than those it leads to.
+        between.sort_unstable();
+        between.into_iter().for_each(|(from, to)| ends[from] = ends[from].min(ends[to]));
+        ends
     }
 
     /// Cycles of an edge of the first kinds and a shortest way back over the others.
@@ -141,6 +202,30 @@ impl<'l> Search<'l> {
                 self.steps += 1;
                 let leads_back = self.order.of(next.to) >= self.order.of(arc.from);
                 if next.kind & self.kinds != 0 && leads_back && self.reached[next.to].0 != self.round {
+                    self.reached[next.to] = (self.round, node);
+                    frontier.push_back(next.to);
+                }
+            }
+            if self.steps > STEPS {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// A shortest way from a member to another that `ends` it, as transactions.
+    fn way(&mut self, start: usize, ends: impl Fn(usize) -> bool) -> Option<Vec<usize>> {
+        self.round += 1;
+        self.reached[start] = (self.round, start);
+        let mut frontier = VecDeque::from([start]);
+        while let Some(node) = frontier.pop_front() {
+            if node != start && ends(node) {
+                self.reached[start].1 = node;
+                return Some(self.path(start));
+            }
+            for next in self.local.leaving(node) {
+                self.steps += 1;
+                if self.reached[next.to].0 != self.round {
                     self.reached[next.to] = (self.round, node);
                     frontier.push_back(next.to);
                 }

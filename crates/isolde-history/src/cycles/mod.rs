@@ -144,7 +144,7 @@ pub(crate) fn in_group(
     if group.len() <= SMALL {
         in_small_group(graph, resolved, group, counts)
     } else {
-        large::search(graph, group, counts)
+        large::search(graph, resolved, group, counts)
     }
 }
 

@@ -41,12 +41,12 @@ impl<'h> Resolved<'h> {
         for (at, (event, owner)) in history.events.iter().zip(&owners.of_event).enumerate() {
             let Some(reader) = *owner else { continue };
             match event {
-                Event::Write { key, seq, value, blind, .. } => {
-                    own.entry((reader, names.of(key))).or_default().push((*seq, *blind, value.as_ref()));
+                Event::Write { seq, value, blind, .. } => {
+                    own.entry((reader, names.named(at, 0))).or_default().push((*seq, *blind, value.as_ref()));
                 }
                 Event::RollbackTo { seq, .. } => self.undo(reader, *seq, &mut own),
-                Event::Read { key, version, value, kind, as_of, .. } => {
-                    let (key, value) = (names.of(key), value.as_ref());
+                Event::Read { version, value, kind, as_of, .. } => {
+                    let (key, value) = (names.named(at, 0), value.as_ref());
                     let access = Access { at, reader, key, version: *version, value, as_of: *as_of };
                     self.resolve_read(&access, *kind == ReadKind::Tracked, true, history, owners, &own);
                 }
@@ -76,7 +76,9 @@ impl<'h> Resolved<'h> {
         owners: &Owners,
         own: &OwnWrites<'_>,
     ) {
-        let last = own.get(&(access.reader, access.key)).and_then(|writes| writes.last());
+        let wrote = !self.txns[access.reader].writes.is_empty();
+        let own = if wrote { own.get(&(access.reader, access.key)) } else { None };
+        let last = own.and_then(|writes| writes.last());
         self.check_internal(access, last);
         let seen = self.resolve(access, history, owners);
         self.check_value(access, seen);
@@ -94,8 +96,8 @@ impl<'h> Resolved<'h> {
     ) {
         let Scan { at, reader, as_of, .. } = *scan;
         let tracked = scan.kind == ReadKind::Tracked;
-        for row in scan.rows {
-            let (key, value) = (names.of(&row.key), row.value.as_ref());
+        for (number, row) in scan.rows.iter().enumerate() {
+            let (key, value) = (names.named(at, number), row.value.as_ref());
             let access = Access { at, reader, key, version: row.version, value, as_of };
             self.resolve_read(&access, tracked, value.is_some(), history, owners, own);
         }
@@ -110,7 +112,7 @@ impl<'h> Resolved<'h> {
         if scan.span.is_empty() {
             return Vec::new();
         }
-        let mentioned: HashSet<usize> = scan.rows.iter().map(|row| names.of(&row.key)).collect();
+        let mentioned: HashSet<usize> = (0..scan.rows.len()).map(|row| names.named(scan.at, row)).collect();
         let first = self.keys.partition_point(|key| **key < scan.span.start);
         let end = scan.span.end.as_ref();
         let end = end.map_or(self.keys.len(), |end| self.keys.partition_point(|key| *key < end));

@@ -7,18 +7,31 @@ use isolde_types::Key;
 use super::{Outcome, Resolved, Txn, WriteRec};
 use crate::model::{Event, History, TxnKey, Version};
 
-/// The numbers of the keys.
-pub(super) struct Names<'h>(HashMap<&'h Key, usize>);
+/// The numbers of the keys. Hashing a key costs more than all else that is done with it, so each one
+/// that an event names is hashed once.
+#[derive(Default)]
+pub(super) struct Names<'h> {
+    numbers: HashMap<&'h Key, usize>,
+    /// The keys that the events name, in their order.
+    named: Vec<usize>,
+    /// Where those of each event begin.
+    starts: Vec<usize>,
+}
 
-impl Names<'_> {
-    /// The number of a key of this history.
-    pub fn of(&self, key: &Key) -> usize {
-        self.0[key]
-    }
-
+impl<'h> Names<'h> {
     /// The number of a key that may be none of this history's.
     pub fn find(&self, key: &Key) -> Option<usize> {
-        self.0.get(key).copied()
+        self.numbers.get(key).copied()
+    }
+
+    /// The number of the key that an event reads or writes, or of a row of its scan.
+    pub fn named(&self, event: usize, row: usize) -> usize {
+        self.named[self.starts[event] + row]
+    }
+
+    fn add(&mut self, key: &'h Key) -> usize {
+        let next = self.numbers.len();
+        *self.numbers.entry(key).or_insert(next)
     }
 }
 
@@ -47,18 +60,31 @@ fn keys_of(event: &Event) -> impl Iterator<Item = &Key> {
 
 impl<'h> Resolved<'h> {
     pub(super) fn collect_keys(&mut self, history: &'h History) -> Names<'h> {
-        let mut numbers: HashMap<&Key, usize> = HashMap::new();
+        let mut names = Names::default();
         let listed = history.order.iter().map(|(key, _)| key);
-        let initial = history.initial.iter().map(|(key, _)| key);
-        for key in initial.chain(listed).chain(history.events.iter().flat_map(keys_of)) {
-            numbers.entry(key).or_default();
+        for key in history.initial.iter().map(|(key, _)| key).chain(listed) {
+            names.add(key);
         }
-        self.keys = numbers.keys().copied().collect();
-        self.keys.sort_unstable();
-        for (number, key) in self.keys.iter().enumerate() {
-            numbers.insert(key, number);
+        for event in &history.events {
+            names.starts.push(names.named.len());
+            for key in keys_of(event) {
+                let number = names.add(key);
+                names.named.push(number);
+            }
         }
-        Names(numbers)
+        self.sort_keys(&mut names);
+        names
+    }
+
+    /// Numbers keys by their order instead of by the order in which they were met.
+    fn sort_keys(&mut self, names: &mut Names<'h>) {
+        let mut sorted: Vec<(&'h Key, usize)> = names.numbers.iter().map(|(key, number)| (*key, *number)).collect();
+        sorted.sort_unstable();
+        let mut place = vec![0; sorted.len()];
+        sorted.iter().enumerate().for_each(|(at, (_, met))| place[*met] = at);
+        names.numbers.values_mut().for_each(|number| *number = place[*number]);
+        names.named.iter_mut().for_each(|number| *number = place[*number]);
+        self.keys = sorted.into_iter().map(|(key, _)| key).collect();
     }
 
     pub(super) fn collect_transactions(&mut self, history: &'h History, names: &Names<'_>) -> Owners {
@@ -114,8 +140,8 @@ impl<'h> Resolved<'h> {
             }
             Event::Abort { .. } => end(Outcome::Aborted),
             Event::Unknown { .. } => end(Outcome::Unknown),
-            Event::Write { key, seq, value, blind, .. } => txn.writes.push(WriteRec {
-                key: names.of(key),
+            Event::Write { seq, value, blind, .. } => txn.writes.push(WriteRec {
+                key: names.named(at, 0),
                 seq: *seq,
                 value: value.as_ref(),
                 blind: *blind,

@@ -129,11 +129,12 @@ type Listed<'h> = HashMap<usize, &'h Vec<(TxnKey, u32)>>;
 
 impl<'h> Resolved<'h> {
     pub(super) fn order_versions(&mut self, history: &'h History, names: &Names<'_>, owners: &Owners) {
-        let listed: Listed<'h> = history.order.iter().map(|(key, order)| (names.of(key), order)).collect();
+        let listed: Listed<'h> =
+            history.order.iter().filter_map(|(key, order)| Some((names.find(key)?, order))).collect();
         let mut placed = self.last_writes(&listed, owners);
         placed.sort_unstable_by_key(|placed| (placed.key, placed.rank, placed.txn));
         let initial: HashMap<usize, &Bytes> =
-            history.initial.iter().map(|(key, value)| (names.of(key), value)).collect();
+            history.initial.iter().filter_map(|(key, value)| Some((names.find(key)?, value))).collect();
         let resolved = resolved_values(history, names, owners);
         let mut rest = &placed[..];
         for key in 0..self.keys.len() {
