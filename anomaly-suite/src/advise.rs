@@ -16,7 +16,7 @@ use crate::verdict::trial;
 pub struct Advice {
     /// An order of whole transactions that breaks the invariant: then no level can keep it.
     pub broken_serially: Option<Schedule>,
-    /// Each level and mode, weakest first, and what exploring it came to.
+    /// Each level and mode, weakest first, and what exploring it came to; none if no level can.
     pub explorations: Vec<(Setting, Exploration)>,
 }
 
@@ -53,7 +53,7 @@ fn keeps(exploration: &Exploration) -> bool {
     exploration.explored.complete && exploration.survey.broken.is_none() && exploration.survey.stuck.is_none()
 }
 
-/// Explores the programs at every level and mode.
+/// Explores the programs at every level and mode, if the invariant holds after every serial order.
 ///
 /// # Errors
 /// When a value cannot be worked out, such as `$x+1` where x holds a word.
@@ -67,8 +67,7 @@ pub fn advise(
     let exploring = Exploring { invariant: Some(invariant.clone()), time_limit, ..Exploring::default() };
     let broken_serially = broken_serially(engine, programs, invariant)?;
     let mut explorations = Vec::new();
-    let settings = Isolation::ALL.into_iter().flat_map(|isolation| Mode::ALL.map(|mode| Setting { isolation, mode }));
-    for setting in settings {
+    for setting in Setting::all().filter(|_| broken_serially.is_none()) {
         progress(setting);
         explorations.push((setting, survey(engine, programs, &[setting], &exploring, |_| ())?));
     }
@@ -123,10 +122,7 @@ fn permutations(count: usize) -> Vec<Vec<usize>> {
 /// When the database cannot be opened.
 pub fn cost(programs: &Programs, setting: Setting, time: Duration) -> isolde::Result<f64> {
     let programs = programs.at(&[setting]);
-    let db = crate::isolde::open()?;
-    db.transact(|txn| {
-        programs.initial.iter().try_for_each(|(key, value)| txn.put_bytes(key, crate::isolde::encode(value)))
-    })?;
+    let db = crate::isolde::open_with(&programs.initial)?;
     let start = Instant::now();
     let committed: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> = programs

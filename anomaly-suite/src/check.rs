@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use isolde_history::foreign::{self, Format, Judgement, Model, Observed, Verdict};
 use isolde_history::{Finding, History, ReadError, Report, check};
-use isolde_types::{Isolation, escape_key};
+use isolde_types::Isolation;
 use serde::Serialize;
 
+use crate::evidence::Shown;
+use crate::report::json::{self, EdgeDoc};
 use crate::report::{Style, Tone, spoken, wrap};
 
 /// A history that was read.
@@ -74,15 +76,7 @@ struct FindingDoc<'c> {
     title: &'static str,
     forbidden: bool,
     words: &'c str,
-    cycle: Vec<EdgeDoc<'c>>,
-}
-
-#[derive(Serialize)]
-struct EdgeDoc<'c> {
-    from: &'c str,
-    to: &'c str,
-    r#type: &'static str,
-    key: String,
+    cycle: Vec<EdgeDoc>,
 }
 
 impl Checked {
@@ -159,18 +153,12 @@ impl Checked {
     }
 
     fn finding_doc<'c>(&self, finding: &'c Finding) -> FindingDoc<'c> {
-        let edges = finding.cycle.iter().map(|edge| EdgeDoc {
-            from: &edge.from,
-            to: &edge.to,
-            r#type: edge.kind.name(),
-            key: escape_key(&edge.key),
-        });
         FindingDoc {
             anomaly: finding.anomaly.code(),
             title: finding.anomaly.title(),
             forbidden: self.is_forbidden(finding),
             words: &finding.words,
-            cycle: edges.collect(),
+            cycle: json::cycle(&Shown::from(finding.clone())),
         }
     }
 
@@ -218,10 +206,9 @@ impl Checked {
     fn finding(&self, finding: &Finding, style: Style) -> String {
         let head = format!("{} ({})", finding.anomaly.code(), finding.anomaly.title());
         let mut text = format!("\n{}\n{}", style.paint(&head, Tone::Strong), wrap(&finding.words, "  "));
-        for edge in &finding.cycle {
-            let key = escape_key(&edge.key);
-            let arrow = format!("{}{} {key}{}", style.either("──", "--"), edge.kind.name(), style.either("──▶", "-->"));
-            let _ = writeln!(text, "    {} {arrow} {}{}", edge.from, edge.to, self.lines_of(&edge.from, &edge.to));
+        for edge in &Shown::from(finding.clone()).cycle {
+            let lines = self.lines_of(&edge.from, &edge.to);
+            let _ = writeln!(text, "    {} {} {}{lines}", edge.from, style.edge(edge), edge.to);
         }
         text
     }

@@ -5,6 +5,7 @@
 //! history included, is as the schedule writes it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use isolde::step::{Op, Session};
 use isolde::{Cas, Db, Error, ErrorKind, Isolation, LockMode, Mode, Recorder, Savepoint, TxnId};
 use isolde_history::explore::Begins;
 use isolde_history::model::{Event, History};
-use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Swap};
+use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Setting, Swap};
 use isolde_types::Key;
 
 use crate::engine::Engine;
@@ -33,9 +34,17 @@ impl Engine for Isolde {
 
     /// A snapshot is taken at `begin` where the transaction has a read_ts from then on.
     fn begins(&self, isolation: Isolation, mode: Mode) -> Begins {
-        let takes_snapshot =
-            || Some(open().ok()?.txn().isolation(isolation).mode(mode).begin().ok()?.read_ts().is_some());
-        if takes_snapshot() == Some(false) { Begins::First } else { Begins::Scheduled }
+        static ASKED: LazyLock<HashMap<(Isolation, Mode), Begins>> = LazyLock::new(|| {
+            let takes_snapshot = |Setting { isolation, mode }| {
+                Some(open().ok()?.txn().isolation(isolation).mode(mode).begin().ok()?.read_ts().is_some())
+            };
+            let begins = |setting| match takes_snapshot(setting) {
+                Some(false) => Begins::First,
+                _ => Begins::Scheduled,
+            };
+            Setting::all().map(|setting| ((setting.isolation, setting.mode), begins(setting))).collect()
+        });
+        ASKED.get(&(isolation, mode)).copied().unwrap_or(Begins::Scheduled)
     }
 
     fn open(&self, schedule: &Schedule) -> Box<dyn Database> {
@@ -70,10 +79,16 @@ pub(crate) fn open() -> isolde::Result<Db> {
     Db::builder().in_memory().merge_operator("append", merge("append")).merge_operator("max", merge("max")).open()
 }
 
+/// The same, holding these keys.
+pub(crate) fn open_with(initial: &[(Key, Bytes)]) -> isolde::Result<Db> {
+    let db = open()?;
+    db.transact(|txn| initial.iter().try_for_each(|(key, value)| txn.put_bytes(key, encode(value))))?;
+    Ok(db)
+}
+
 impl Polled {
     fn new(schedule: &Schedule) -> isolde::Result<Polled> {
-        let db = open()?;
-        db.transact(|txn| schedule.initial.iter().try_for_each(|(key, value)| txn.put_bytes(key, encode(value))))?;
+        let db = open_with(&schedule.initial)?;
         let recorder = Some(db.recorder()?);
         let (sessions, running) = (HashMap::new(), HashMap::new());
         Ok(Polled { db, recorder, sessions, running, savepoints: HashMap::new(), ids: HashMap::new() })

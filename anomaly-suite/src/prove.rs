@@ -122,7 +122,7 @@ pub fn prove(extent: Extent, mut progress: impl FnMut(usize, usize)) -> Result<P
     let start = Instant::now();
     let pairs: Vec<Programs> = pairs().step_by(extent.every.max(1)).collect();
     let triples: Vec<Programs> = triples(extent.seed).take(extent.triples).collect();
-    let mut proving = Proving { schedules: 0, levels: settings().map(LevelProof::new).collect() };
+    let mut proving = Proving { schedules: 0, levels: Setting::all().map(LevelProof::new).collect() };
     let total = pairs.len() + triples.len();
     for (done, programs) in pairs.iter().chain(&triples).enumerate() {
         progress(done, total);
@@ -136,10 +136,6 @@ pub fn prove(extent: Extent, mut progress: impl FnMut(usize, usize)) -> Result<P
         elapsed: start.elapsed(),
         levels: proving.levels,
     })
-}
-
-fn settings() -> impl Iterator<Item = Setting> {
-    Isolation::ALL.into_iter().flat_map(|isolation| Mode::ALL.map(|mode| Setting { isolation, mode }))
 }
 
 impl LevelProof {

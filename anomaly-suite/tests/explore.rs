@@ -12,10 +12,6 @@ fn programs(text: &str) -> Programs {
     Programs::of(&Schedule::parse(text).unwrap()).unwrap()
 }
 
-fn settings() -> impl Iterator<Item = Setting> {
-    Isolation::ALL.into_iter().flat_map(|isolation| Mode::ALL.map(|mode| Setting { isolation, mode }))
-}
-
 fn run(engine: &dyn Engine, programs: &Programs, settings: &[Setting], exploring: &Exploring) -> Exploration {
     let exploration = survey(engine, programs, settings, exploring, |_| ()).unwrap();
     assert!(exploration.explored.complete);
@@ -53,7 +49,7 @@ fn the_reduction_loses_nothing() {
     // Without optimization it takes forty times as long.
     let rounds = if cfg!(debug_assertions) { 12 } else { 250 };
     let mut rng = fastrand::Rng::with_seed(3);
-    let all: Vec<Setting> = settings().collect();
+    let all: Vec<Setting> = Setting::all().collect();
     let (mut full, mut reduced) = (0, 0);
     for case in 0..rounds {
         let text = random_programs(&mut rng);
@@ -119,7 +115,7 @@ fn a_broken_invariant_comes_with_a_schedule_that_breaks_it_again() {
 #[test]
 fn the_smallest_schedule_of_an_anomaly_shows_it_again() {
     let skew = programs("init: x=1 y=1\nT1: get x\nT1: put y 0\nT2: get y\nT2: put x 0\n");
-    for setting in settings() {
+    for setting in Setting::all() {
         let exploration = run(&Isolde, &skew, &[setting], &Exploring::default());
         for (anomaly, shown) in &exploration.survey.anomalies {
             let schedule = exploration.schedule(&shown.order);

@@ -1,6 +1,5 @@
 //! `anomaly-suite advise`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ pub(super) fn run(args: &AdviseArgs, style: Style) -> Result<Verdict, Usage> {
     let schedule = read_schedule(&args.program)?;
     let programs = Programs::of(&schedule).map_err(|error| Usage(format!("{name}: {error}")))?;
     let invariant = invariant(&args.invariant)?;
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let bar = ProgressBar::new_spinner();
     let limit = args.limit.map(Duration::from_secs);
     let say = |setting: isolde_history::schedule::Setting| {
         bar.set_message(format!("{} {}", setting.isolation, setting.mode));

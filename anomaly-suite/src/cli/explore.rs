@@ -1,6 +1,5 @@
 //! `anomaly-suite explore`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,19 +85,15 @@ pub(super) fn invariant(text: &str) -> Result<Invariant, Usage> {
 }
 
 /// Every chosen level in every chosen mode, weakest first; all, where nothing is chosen.
-pub(super) fn settings(levels: &[Isolation], modes: &[Mode]) -> Vec<Setting> {
-    let levels = Isolation::ALL.into_iter().filter(|level| levels.is_empty() || levels.contains(level));
-    let modes = |isolation| {
-        let modes = Mode::ALL.into_iter().filter(|mode| modes.is_empty() || modes.contains(mode));
-        modes.map(move |mode| Setting { isolation, mode }).collect::<Vec<_>>()
+fn settings(levels: &[Isolation], modes: &[Mode]) -> Vec<Setting> {
+    let chosen = |setting: &Setting| {
+        (levels.is_empty() || levels.contains(&setting.isolation))
+            && (modes.is_empty() || modes.contains(&setting.mode))
     };
-    levels.flat_map(modes).collect()
+    Setting::all().filter(chosen).collect()
 }
 
 fn progress_bar(setting: Setting) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let template = format!("{} {}: {{pos}} schedules, {{per_sec}}", setting.isolation, setting.mode);
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner());
     ProgressBar::new_spinner().with_style(style)

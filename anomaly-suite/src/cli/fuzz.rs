@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -81,10 +81,8 @@ fn seed_from_clock() -> u64 {
     since.as_secs()
 }
 
+/// Drawn on a terminal only, like every bar of indicatif.
 fn progress_bar(limit: Limit) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let (length, unit) = match limit {
         Limit::Cases(cases) => (cases, "cases"),
         Limit::Time(time) => (time.as_secs(), "s"),

@@ -1,15 +1,11 @@
 //! `anomaly-suite prove`.
 
-use std::fmt::Write as _;
-use std::io::IsTerminal;
-
 use clap::Args;
 use indicatif::ProgressBar;
 
 use super::{Usage, Verdict, print};
-use crate::prove::{Extent, LevelProof, Proof, prove};
-use crate::report::{Style, Tone, pad, short, wrap};
-use crate::verdict::reported_code;
+use crate::prove::{Extent, prove};
+use crate::report::{Style, proof};
 
 #[derive(Args, Debug)]
 pub(super) struct ProveArgs {
@@ -27,59 +23,14 @@ pub(super) struct ProveArgs {
 pub(super) fn run(args: &ProveArgs, style: Style) -> Result<Verdict, Usage> {
     let extent = if args.quick { Extent::QUICK } else { Extent::FULL };
     let extent = Extent { triples: args.triples.unwrap_or(extent.triples), seed: args.seed, ..extent };
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let proof = prove(extent, |done, total| {
+    let bar = ProgressBar::new(0);
+    let found = prove(extent, |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    print(&text(&proof, extent, style), None)?;
+    print(&proof::proof(&found, extent, style), None)?;
     // A part of the programs need not show everything.
-    let holds = proof.is_sound() && (proof.is_sharp() || args.quick);
+    let holds = found.is_sound() && (found.is_sharp() || args.quick);
     Ok(if holds { Verdict::AsDeclared } else { Verdict::Violation })
-}
-
-fn text(proof: &Proof, extent: Extent, style: Style) -> String {
-    let mut text = String::new();
-    let part = if extent.every > 1 { format!(" (every {}th)", extent.every) } else { String::new() };
-    let _ = writeln!(
-        text,
-        "{} pairs{part} and {} triples of programs, each at every level in each mode and in both:",
-        proof.pairs, proof.triples
-    );
-    let seconds = proof.elapsed.as_secs_f64();
-    let rate = proof.schedules as f64 / seconds.max(1e-9);
-    let _ = writeln!(text, "{} schedules in {seconds:.0} s ({rate:.0} a second)\n", proof.schedules);
-    let head = format!("{}{}{}", pad("level and mode", 18), pad("sound", 7), "shown, as it does not promise otherwise");
-    let _ = writeln!(text, "{}", style.paint(&head, Tone::Strong));
-    proof.levels.iter().for_each(|level| text.push_str(&line(level, style)));
-    for level in &proof.levels {
-        for (what, words) in &level.faults {
-            let _ = writeln!(text, "\n{} {}: {what}: {words}", level.setting.isolation, level.setting.mode);
-        }
-    }
-    text
-}
-
-fn line(level: &LevelProof, style: Style) -> String {
-    let codes = |anomalies: &mut dyn Iterator<Item = isolde_types::Anomaly>| {
-        let mut codes: Vec<&str> = anomalies.map(reported_code).collect();
-        codes.dedup();
-        codes.join(", ")
-    };
-    let mut shown = codes(&mut level.shown.iter().copied());
-    if shown.is_empty() {
-        shown = "nothing".to_owned();
-    }
-    if !level.by_catalogue.is_empty() {
-        let _ = write!(shown, "; by more transactions {}", codes(&mut level.by_catalogue.iter().copied()));
-    }
-    let missing = level.not_shown();
-    if !missing.is_empty() {
-        let _ = write!(shown, "; not shown: {}", codes(&mut missing.into_iter()));
-    }
-    let (word, tone) = if level.is_sound() { (style.prevented(), Tone::Good) } else { (style.possible(), Tone::Bad) };
-    let name = pad(&format!("{} {}", short(level.setting.isolation), level.setting.mode), 18);
-    let lines = wrap(&shown, &" ".repeat(25));
-    format!("{name}{}{}", style.paint(&pad(word, 7), tone), lines.trim_start())
 }

@@ -1,7 +1,6 @@
 //! Making a failing schedule smaller, as long as it still fails.
 
-use isolde_history::schedule::{Action, BeginWords, Schedule};
-use isolde_types::{Isolation, Mode};
+use isolde_history::schedule::{Action, BeginWords, Schedule, Setting};
 
 /// The smallest schedule that leaving out finds: whole transactions first, then single steps, then
 /// initial keys, then differences of level and mode; again until nothing more can go.
@@ -51,16 +50,13 @@ fn without_step(schedule: &Schedule, step: usize) -> Option<Schedule> {
 
 /// With all transactions at one level and mode, the weakest that still fails first.
 fn alike(schedule: &Schedule) -> impl Iterator<Item = Schedule> + '_ {
-    let begins = |schedule: &Schedule| -> Vec<BeginWords> {
-        let begin = |action: &Action| if let Action::Begin(words) = action { Some(*words) } else { None };
-        schedule.steps.iter().filter_map(|step| begin(&step.action)).collect()
-    };
-    let differ = begins(schedule).windows(2).any(|pair| {
-        let setting = |words: &BeginWords| (words.isolation, words.mode);
-        setting(&pair[0]) != setting(&pair[1])
+    let mut begins = schedule.steps.iter().filter_map(|step| match &step.action {
+        Action::Begin(words) => Some((words.isolation, words.mode)),
+        Action::Do(_) => None,
     });
-    let settings = Isolation::ALL.into_iter().flat_map(|isolation| Mode::ALL.map(|mode| (isolation, mode)));
-    settings.filter(move |_| differ).map(|(isolation, mode)| {
+    let first = begins.next();
+    let differ = begins.any(|begin| Some(begin) != first);
+    Setting::all().filter(move |_| differ).map(|Setting { isolation, mode }| {
         let mut alike = schedule.clone();
         for step in &mut alike.steps {
             if let Action::Begin(words) = &mut step.action {

@@ -6,14 +6,14 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 use fastrand::Rng;
-use isolde_history::check;
 use isolde_history::model::{Event, History, TxnKey, Version};
 use isolde_history::schedule::{Action, BeginWords, Operation, Place, Schedule, Setting, Step, Value};
+use isolde_history::{Report, check};
 use isolde_types::Key;
 
 use super::case::{self, Shape};
 use super::{Failure, Limit, Tally, failure};
-use crate::isolde::{Isolde, encode, open};
+use crate::isolde::{Isolde, open_with};
 use crate::perform::perform;
 use crate::verdict::trial;
 
@@ -53,9 +53,9 @@ pub fn threads(
         for anomaly in report.anomalies() {
             *tally.shown.entry(anomaly).or_default() += 1;
         }
-        let faults = complaint.into_iter().chain(words(&history)).collect::<Vec<_>>();
-        if !faults.is_empty() {
-            return Ok((tally, Some(explain(seed, faults, history))));
+        let words = words(report);
+        if complaint.is_some() || !words.is_empty() {
+            return Ok((tally, Some(explain(seed, complaint, words, history))));
         }
         progress(&tally);
     }
@@ -63,14 +63,12 @@ pub fn threads(
 }
 
 /// What a history is at fault for, by the promise of each transaction's own level.
-fn words(history: &History) -> Vec<String> {
-    let report = check(history);
+fn words(report: Report) -> Vec<String> {
     report.complaints.into_iter().chain(report.violations.into_iter().map(|violation| violation.words)).collect()
 }
 
 fn run(threads: usize, shape: Shape, seed: u64) -> isolde::Result<(History, Option<String>)> {
-    let db = open()?;
-    db.transact(|txn| case::initial(shape).try_for_each(|(key, value)| txn.put_bytes(key, encode(&value))))?;
+    let db = open_with(&case::initial(shape).collect::<Vec<_>>())?;
     let recorder = db.recorder()?;
     let barrier = Barrier::new(threads);
     std::thread::scope(|scope| {
@@ -96,8 +94,9 @@ fn run(threads: usize, shape: Shape, seed: u64) -> isolde::Result<(History, Opti
 
 // --- a failure -------------------------------------------------------------------------------------
 
-fn explain(seed: u64, faults: Vec<String>, history: History) -> ThreadedFailure {
-    let history = if words(&history).is_empty() { history } else { smallest(history) };
+fn explain(seed: u64, complaint: Option<String>, words: Vec<String>, history: History) -> ThreadedFailure {
+    let history = if words.is_empty() { history } else { smallest(history) };
+    let faults = complaint.into_iter().chain(words).collect();
     let schedule = as_schedule(&history);
     let fails = !super::faults(&trial(&Isolde, &schedule, Setting::default())).is_empty();
     let schedule = fails.then(|| failure(&Isolde, seed, &schedule));
@@ -133,26 +132,13 @@ fn smallest(history: History) -> History {
     }
 }
 
-fn txn_of(event: &Event) -> TxnKey {
-    match event {
-        Event::Begin { txn, .. }
-        | Event::Read { txn, .. }
-        | Event::Scan { txn, .. }
-        | Event::Write { txn, .. }
-        | Event::RollbackTo { txn, .. }
-        | Event::Commit { txn, .. }
-        | Event::Abort { txn }
-        | Event::Unknown { txn } => *txn,
-    }
-}
-
 fn txns(history: &History) -> BTreeSet<TxnKey> {
-    history.events.iter().map(txn_of).collect()
+    history.events.iter().map(Event::txn).collect()
 }
 
 fn without(history: &History, some: &[TxnKey]) -> History {
     let mut smaller = history.clone();
-    smaller.events.retain(|event| !some.contains(&txn_of(event)));
+    smaller.events.retain(|event| !some.contains(&event.txn()));
     smaller
 }
 
@@ -160,7 +146,7 @@ fn without(history: &History, some: &[TxnKey]) -> History {
 fn as_schedule(history: &History) -> Schedule {
     let numbers: Vec<TxnKey> = txns(history).into_iter().collect();
     let steps = history.events.iter().filter_map(|event| {
-        let txn = numbers.binary_search(&txn_of(event)).ok()?;
+        let txn = numbers.binary_search(&event.txn()).ok()?;
         action(event).map(|action| Step { txn, action })
     });
     Schedule {
@@ -201,7 +187,7 @@ mod tests {
     #[test]
     fn a_history_shrinks_to_the_transactions_that_show_the_fault() {
         let (mut history, complaint) = run(2, Shape::default(), 1).unwrap();
-        assert_eq!((complaint, words(&history)), (None, Vec::new()));
+        assert_eq!((complaint, words(check(&history))), (None, Vec::new()));
         let before = txns(&history).len();
         let lost = isolde_history::schedule::Schedule::parse(
             "init: x=1\nT1: begin snapshot\nT2: begin snapshot\nT1: get x\nT2: get x\nT1: put x 2\nT2: put x 3\n",
@@ -211,15 +197,15 @@ mod tests {
         let ts = 1_000_000;
         history.initial.extend(uncontrolled.initial);
         history.events.extend(uncontrolled.events.into_iter().map(|event| shifted(event, shift, ts)));
-        assert!(!words(&history).is_empty(), "the lost update is found among {before} other transactions");
+        assert!(!words(check(&history)).is_empty(), "the lost update is found among {before} other transactions");
         let smallest = smallest(history);
         assert_eq!(txns(&smallest).len(), 2);
-        assert!(!words(&smallest).is_empty());
+        assert!(!words(check(&smallest)).is_empty());
     }
 
     /// The same event, of other transactions and at later times.
     fn shifted(event: Event, shift: u64, later: u64) -> Event {
-        let txn = TxnKey(txn_of(&event).0 + shift);
+        let txn = TxnKey(event.txn().0 + shift);
         match event {
             Event::Begin { name, isolation, mode, read_only, .. } => {
                 Event::Begin { txn, name, isolation, mode, read_only }

@@ -3,15 +3,11 @@
 use std::fmt::Write as _;
 
 use isolde_history::explore::Invariant;
-use isolde_history::schedule::{Schedule, Setting};
+use isolde_history::schedule::Setting;
 use isolde_types::Mode;
 
-use super::{Style, Tone, pad, spoken, wrap};
+use super::{Style, Tone, indented, pad, place, spoken, wrap};
 use crate::advise::Advice;
-
-fn name(setting: Setting) -> String {
-    format!("{}, {}", spoken(setting.isolation), setting.mode)
-}
 
 /// The advice as text. `costs` are committed transactions a second, in the order of the explorations.
 #[must_use]
@@ -24,7 +20,7 @@ pub fn advice(file: &str, invariant: &Invariant, advice: &Advice, costs: Option<
              programs, or the invariant.",
             "",
         ));
-        lines(&mut text, schedule);
+        text.push_str(&indented(schedule));
         return text;
     }
     rows(&mut text, advice, costs, style);
@@ -32,7 +28,7 @@ pub fn advice(file: &str, invariant: &Invariant, advice: &Advice, costs: Option<
     match advice.weakest() {
         None => text.push_str("No level and mode that was explored to its end keeps it.\n"),
         Some(weakest) => {
-            let _ = writeln!(text, "{}", style.paint(&format!("You need {}.", name(weakest)), Tone::Strong));
+            let _ = writeln!(text, "{}", style.paint(&format!("You need {}.", place(weakest)), Tone::Strong));
             for mode in Mode::ALL.into_iter().filter(|mode| *mode != weakest.mode) {
                 if let Some(other) = advice.weakest_in(mode) {
                     let _ = writeln!(text, "In {mode} mode: {}.", spoken(other.isolation));
@@ -51,30 +47,23 @@ fn rows(text: &mut String, advice: &Advice, costs: Option<&[f64]>, style: Style)
         if costs.is_some() { "commits/s  " } else { "" }
     );
     let _ = writeln!(text, "{}", style.paint(&head, Tone::Strong));
-    for (place, (setting, exploration)) in advice.explorations.iter().enumerate() {
+    for (number, (setting, exploration)) in advice.explorations.iter().enumerate() {
         let survey = &exploration.survey;
         let (glyph, tone, word) = match (&survey.broken, exploration.explored.complete) {
             (Some(shown), _) => (style.possible(), Tone::Bad, shown.schedules.to_string()),
             (None, true) => (style.prevented(), Tone::Good, "none".to_owned()),
             (None, false) => ("?", Tone::Odd, "none so far".to_owned()),
         };
-        let cost = costs.and_then(|costs| costs.get(place)).map_or(String::new(), |cost| format!("{cost:>9.0}  "));
-        let line = format!("{glyph} {}{cost}{:>9}  {word}", pad(&name(*setting), 29), survey.schedules);
+        let cost = costs.and_then(|costs| costs.get(number)).map_or(String::new(), |cost| format!("{cost:>9.0}  "));
+        let line = format!("{glyph} {}{cost}{:>9}  {word}", pad(&place(*setting), 29), survey.schedules);
         let _ = writeln!(text, "{}", style.paint(&line, tone));
     }
 }
 
 fn counterexample(text: &mut String, advice: &Advice, weakest: Setting, style: Style) {
     let Some((weaker, exploration, shown)) = advice.next_weaker(weakest) else { return };
-    let title = format!("\nWhat goes wrong at {}:", name(weaker));
+    let title = format!("\nWhat goes wrong at {}:", place(weaker));
     let _ = writeln!(text, "{}", style.paint(&title, Tone::Strong));
     text.push_str(&wrap(&shown.words, "  "));
-    lines(text, &exploration.schedule(&shown.order));
-}
-
-fn lines(text: &mut String, schedule: &Schedule) {
-    text.push('\n');
-    for line in schedule.to_string().lines() {
-        let _ = writeln!(text, "    {line}");
-    }
+    text.push_str(&indented(&exploration.schedule(&shown.order)));
 }

@@ -1,20 +1,15 @@
 //! What all interleavings of some programs came to, level by level.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use isolde_history::explore::{Invariant, Outcome, Shown};
 use isolde_history::schedule::Setting;
 use serde::Serialize;
 
-use super::{Style, Tone, pad, short, wrap};
+use super::{Style, Tone, brief, indented, pad, wrap};
 use crate::explore::Exploration;
 use crate::verdict::reported_code;
-
-/// The name of a level and mode, in a few letters.
-fn name(setting: Setting) -> String {
-    format!("{} {}", short(setting.isolation), setting.mode)
-}
 
 /// A table with a line for each level and mode, then the smallest schedules.
 #[must_use]
@@ -35,7 +30,7 @@ pub fn table(
         .iter()
         .filter(|(_, exploration)| !exploration.explored.complete)
         .map(|(setting, exploration)| {
-            format!("{} (go on with --from {})", name(*setting), exploration.explored.schedules)
+            format!("{} (go on with --from {})", brief(*setting), exploration.explored.schedules)
         })
         .collect();
     if !left.is_empty() {
@@ -58,7 +53,7 @@ fn line(text: &mut String, setting: Setting, exploration: &Exploration, invarian
     let _ = write!(
         text,
         "{} {:>9} {rate:>9.0} {:>8}  ",
-        pad(&name(setting), 16),
+        pad(&brief(setting), 16),
         exploration.explored.schedules,
         survey.outcomes.len()
     );
@@ -67,11 +62,8 @@ fn line(text: &mut String, setting: Setting, exploration: &Exploration, invarian
         None => (format!("{} kept", style.prevented()), Tone::Good),
     };
     text.push_str(&style.paint(&held(invariant, &word), tone));
-    let mut codes: BTreeMap<&str, u64> = BTreeMap::new();
-    for (anomaly, shown) in &survey.anomalies {
-        *codes.entry(reported_code(*anomaly)).or_default() += shown.schedules;
-    }
-    let codes: Vec<&str> = codes.into_keys().collect();
+    let codes: BTreeSet<&str> = survey.anomalies.keys().copied().map(reported_code).collect();
+    let codes: Vec<&str> = codes.into_iter().collect();
     let _ = writeln!(text, "{}", if codes.is_empty() { "none".to_owned() } else { codes.join(", ") });
 }
 
@@ -79,13 +71,10 @@ fn line(text: &mut String, setting: Setting, exploration: &Exploration, invarian
 fn details(text: &mut String, setting: Setting, exploration: &Exploration, closely: bool, style: Style) {
     let survey = &exploration.survey;
     let mut show = |what: &str, shown: &Shown| {
-        let title = format!("{} at {}, in {} of {} schedules", what, name(setting), shown.schedules, survey.schedules);
+        let title = format!("{} at {}, in {} of {} schedules", what, brief(setting), shown.schedules, survey.schedules);
         let _ = writeln!(text, "\n{}", style.paint(&title, Tone::Strong));
         text.push_str(&wrap(&shown.words, "  "));
-        let _ = writeln!(text);
-        for line in exploration.schedule(&shown.order).to_string().lines() {
-            let _ = writeln!(text, "    {line}");
-        }
+        text.push_str(&indented(&exploration.schedule(&shown.order)));
     };
     survey.faults.iter().for_each(|(what, shown)| show(&format!("FAULT: {what}"), shown));
     survey.stuck.iter().for_each(|shown| show("FAULT: stuck", shown));

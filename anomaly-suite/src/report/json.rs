@@ -49,7 +49,7 @@ struct OutcomeDoc {
 }
 
 #[derive(Serialize)]
-struct EdgeDoc {
+pub(crate) struct EdgeDoc {
     from: String,
     to: String,
     #[serde(rename = "type")]
@@ -96,7 +96,7 @@ fn outcome(outcome: Outcome) -> OutcomeDoc {
     OutcomeDoc { outcome: outcome.word(), mechanism: outcome.mechanism().map(|mechanism| mechanism.name()) }
 }
 
-fn cycle(shown: &Shown) -> Vec<EdgeDoc> {
+pub(crate) fn cycle(shown: &Shown) -> Vec<EdgeDoc> {
     let edge = |edge: &CycleEdge| {
         let CycleEdge { from, to, kind, key } = edge.clone();
         EdgeDoc { from, to, kind, key }

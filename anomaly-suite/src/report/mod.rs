@@ -5,11 +5,15 @@ pub mod explain;
 pub mod exploration;
 pub mod json;
 pub mod markdown;
+pub mod proof;
 pub mod show;
 pub mod table;
 mod timeline;
 
+use isolde_history::schedule::{Schedule, Setting};
 use isolde_types::{Isolation, Mode};
+
+use crate::evidence::CycleEdge;
 
 /// How text for people is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -75,6 +79,11 @@ impl Style {
         self.either("→", "->")
     }
 
+    /// An edge of a cycle: `──rw x──▶`.
+    pub(crate) fn edge(self, edge: &CycleEdge) -> String {
+        format!("{}{} {}{}", self.either("──", "--"), edge.kind, edge.key, self.either("──▶", "-->"))
+    }
+
     pub(crate) fn dot(self) -> &'static str {
         self.either("·", "-")
     }
@@ -109,8 +118,23 @@ pub(crate) const fn spoken(isolation: Isolation) -> &'static str {
     }
 }
 
+/// A level and mode in a few letters: `SI optimistic`.
+pub(crate) fn brief(setting: Setting) -> String {
+    format!("{} {}", short(setting.isolation), setting.mode)
+}
+
+/// A level and mode in prose: `snapshot, optimistic`.
+pub(crate) fn place(setting: Setting) -> String {
+    format!("{}, {}", spoken(setting.isolation), setting.mode)
+}
+
+/// A schedule, indented, behind an empty line.
+pub(crate) fn indented(schedule: &Schedule) -> String {
+    schedule.to_string().lines().fold("\n".to_owned(), |text, line| text + "    " + line + "\n")
+}
+
 /// The modes among some settings, in order.
-pub(crate) fn modes(settings: &[isolde_history::schedule::Setting]) -> Vec<Mode> {
+pub(crate) fn modes(settings: &[Setting]) -> Vec<Mode> {
     let mut modes: Vec<Mode> = settings.iter().map(|setting| setting.mode).collect();
     modes.dedup();
     modes

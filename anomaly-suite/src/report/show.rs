@@ -7,7 +7,7 @@ use isolde_history::schedule::{Schedule, StepOutcome, StepReport};
 
 use super::explain::row;
 use super::timeline::timeline;
-use super::{Style, Tone, spoken, wrap};
+use super::{Style, Tone, place, spoken, wrap};
 use crate::suite::{Cell, Report};
 use crate::verdict::{Mechanism, Outcome, Trial, reported_code};
 
@@ -15,7 +15,7 @@ use crate::verdict::{Mechanism, Outcome, Trial, reported_code};
 #[must_use]
 pub fn show(report: &Report, cell: &Cell, elsewhere: &Report, style: Style) -> String {
     let (entry, dot) = (cell.entry, style.dot());
-    let place = format!("{}, {}", spoken(cell.setting.isolation), cell.setting.mode);
+    let place = place(cell.setting);
     let title = format!("{} {dot} {} {dot} {} {} {dot} {place}", entry.id, entry.name, report.db, report.db_version);
     let mut text = format!("{}\n", style.paint(&title, Tone::Strong));
     match &cell.trial {
@@ -69,8 +69,7 @@ pub(super) fn reasons(schedule: &Schedule, trial: &Trial, style: Style) -> Strin
     if let Some(shown) = trial.hunted(schedule) {
         section(&mut text, "Why no order of the transactions explains this", &shown.words, style);
         for edge in &shown.cycle {
-            let arrow = format!("{}{} {}{}", style.either("──", "--"), edge.kind, edge.key, style.either("──▶", "-->"));
-            let _ = writeln!(text, "    {} {arrow} {}", edge.from, edge.to);
+            let _ = writeln!(text, "    {} {} {}", edge.from, style.edge(edge), edge.to);
         }
         text.push('\n');
     }
@@ -127,7 +126,7 @@ fn hindered(schedule: &Schedule, step: &StepReport) -> Option<String> {
 #[must_use]
 pub fn replayed(file: &str, schedule: &Schedule, trial: &Trial, style: Style) -> String {
     let dot = style.dot();
-    let place = format!("{}, {}", spoken(trial.setting.isolation), trial.setting.mode);
+    let place = place(trial.setting);
     let title = if schedule.title.is_empty() { file.to_owned() } else { format!("{file} {dot} {}", schedule.title) };
     let mut text = wrap(&format!("{title} {dot} {place}"), "");
     if let Some(outcome) = trial.outcome {

@@ -17,8 +17,8 @@
 //! first; schedules that differ only in the order of neighbours that are independent come to the same,
 //! and one of them is enough. *Sleep sets* skip the others: having gone down one choice, a sibling that
 //! is independent of it need not be tried first again until something that depends on it has
-//! happened. What is independent is judged by keys alone, and tested against the unreduced run. Source: Godefroid, "Partial-Order Methods for the Verification of Concurrent
-//! Systems" (1996), chapter 5.
+//! happened. What is independent is judged by keys alone, and tested against the unreduced run. Source:
+//! Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems" (1996), chapter 5.
 //!
 //! Worked example: T1 gets x, T2 gets y, and both commit. 2 + 2 steps have 6 orders, and all come to the
 //! same: with sleep sets one is run.
@@ -119,6 +119,11 @@ impl Programs {
     fn actions(&self, txn: usize) -> impl Iterator<Item = Action> {
         let program = &self.programs[txn];
         std::iter::once(Action::Begin(program.begin)).chain(program.operations.iter().cloned().map(Action::Do))
+    }
+
+    /// How many steps of a transaction are scheduled.
+    fn steps(&self, txn: usize, begins: Begins) -> usize {
+        self.programs[txn].operations.len() + usize::from(begins == Begins::Scheduled)
     }
 
     fn action(&self, txn: usize, place: usize, begins: Begins) -> Option<Action> {
@@ -354,8 +359,7 @@ fn run_again(programs: &Programs, driver: &mut Driver<'_>, again: &mut Vec<usize
 
 /// Whoever can take a step now, as bits.
 fn ready(programs: &Programs, options: &Options, driver: &Driver<'_>, places: &[usize]) -> u8 {
-    let can =
-        |txn: &usize| driver.is_ready(*txn) && programs.action(*txn, places[*txn], options.begins[*txn]).is_some();
+    let can = |txn: &usize| driver.is_ready(*txn) && places[*txn] < programs.steps(*txn, options.begins[*txn]);
     (0..places.len()).filter(can).fold(0, |bits, txn| bits | 1 << txn)
 }
 

@@ -2,6 +2,7 @@
 //! each with the smallest schedule that shows it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use isolde_types::{Anomaly, Key, escape_key};
@@ -81,33 +82,32 @@ fn size(order: &Order) -> (usize, &[usize]) {
     (order.moves.windows(2).filter(|pair| pair[0] != pair[1]).count(), &order.moves)
 }
 
-fn note(slot: &mut Option<Shown>, order: &Order, words: impl FnOnce() -> String) {
-    match slot {
-        None => *slot = Some(Shown { schedules: 1, order: order.clone(), words: words() }),
-        Some(shown) => {
-            shown.schedules += 1;
-            if size(order) < size(&shown.order) {
-                shown.order = order.clone();
-                shown.words = words();
-            }
+impl Shown {
+    fn new(order: &Order, words: impl FnOnce() -> String) -> Shown {
+        Shown { schedules: 1, order: order.clone(), words: words() }
+    }
+
+    /// One more schedule shows it.
+    fn add(&mut self, order: &Order, words: impl FnOnce() -> String) {
+        self.schedules += 1;
+        if size(order) < size(&self.order) {
+            self.order = order.clone();
+            self.words = words();
         }
     }
 }
 
+fn note(slot: &mut Option<Shown>, order: &Order, words: impl FnOnce() -> String) {
+    match slot {
+        None => *slot = Some(Shown::new(order, words)),
+        Some(shown) => shown.add(order, words),
+    }
+}
+
 fn count<K: Ord>(map: &mut BTreeMap<K, Shown>, key: K, order: &Order, words: impl FnOnce() -> String) {
-    use std::collections::btree_map::Entry;
     match map.entry(key) {
-        Entry::Vacant(entry) => {
-            entry.insert(Shown { schedules: 1, order: order.clone(), words: words() });
-        }
-        Entry::Occupied(mut entry) => {
-            let shown = entry.get_mut();
-            shown.schedules += 1;
-            if size(order) < size(&shown.order) {
-                shown.order = order.clone();
-                shown.words = words();
-            }
-        }
+        Entry::Vacant(entry) => drop(entry.insert(Shown::new(order, words))),
+        Entry::Occupied(entry) => entry.into_mut().add(order, words),
     }
 }
 

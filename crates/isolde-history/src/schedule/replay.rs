@@ -26,6 +26,13 @@ pub struct Setting {
     pub mode: Mode,
 }
 
+impl Setting {
+    /// Every level in both modes, weakest level first.
+    pub fn all() -> impl DoubleEndedIterator<Item = Setting> {
+        Isolation::ALL.into_iter().flat_map(|isolation| Mode::ALL.map(|mode| Setting { isolation, mode }))
+    }
+}
+
 /// What a schedule did.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Replay {
