@@ -1,8 +1,10 @@
 //! Every schedule shows its anomaly on the engine without control: else it could prove nothing.
 
-use anomaly_suite::{Control, Mechanism, Outcome, catalogue, trial};
-use anomaly_suite::{Engine, Suite};
-use isolde_history::schedule::{Database, Schedule, Setting, ShownWithoutControl, StepOutcome};
+mod common;
+
+use anomaly_suite::{Control, Mechanism, Outcome, Suite, catalogue, trial};
+use common::Boasting;
+use isolde_history::schedule::{Setting, ShownWithoutControl, StepOutcome};
 
 #[test]
 fn every_schedule_shows_its_anomaly_where_nothing_prevents_it() {
@@ -31,23 +33,6 @@ fn only_own_writes_and_the_stale_read_need_no_control() {
     let excepted =
         catalogue::all().iter().filter(|entry| entry.schedule.shown_without_control == ShownWithoutControl::No);
     assert_eq!(excepted.map(|entry| entry.id).collect::<Vec<_>>(), ["stale-read", "own-writes"]);
-}
-
-/// A database that promises the levels and keeps none.
-struct Boasting;
-
-impl Engine for Boasting {
-    fn name(&self) -> &'static str {
-        "boasting"
-    }
-
-    fn version(&self) -> &'static str {
-        "0"
-    }
-
-    fn open(&self, schedule: &Schedule) -> Box<dyn Database> {
-        Control.open(schedule)
-    }
 }
 
 #[test]

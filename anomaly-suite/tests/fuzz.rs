@@ -1,23 +1,11 @@
 //! The fuzzer finds what is wrong, makes it small, and finds nothing where nothing is.
 
+mod common;
+
 use anomaly_suite::fuzz::{Limit, Shape, cases, threads};
-use anomaly_suite::{Control, Engine, Isolde, trial};
-use isolde_history::schedule::{Database, Schedule, Setting};
-
-/// An engine without control that promises all that Isolde does.
-struct Liar;
-
-impl Engine for Liar {
-    fn name(&self) -> &'static str {
-        "liar"
-    }
-    fn version(&self) -> &'static str {
-        "0"
-    }
-    fn open(&self, schedule: &Schedule) -> Box<dyn Database> {
-        Control.open(schedule)
-    }
-}
+use anomaly_suite::{Isolde, trial};
+use common::Boasting;
+use isolde_history::schedule::{Schedule, Setting};
 
 #[test]
 fn isolde_keeps_its_promises_in_random_cases() {
@@ -47,14 +35,14 @@ fn isolde_keeps_its_promises_in_threads() {
 #[test]
 fn an_engine_that_breaks_its_promises_is_found_out_and_the_case_made_small() {
     for seed in [1, 10_000, 20_000] {
-        let (_, failure) = cases(&Liar, Shape::default(), seed, Limit::Cases(1_000), |_| ());
+        let (_, failure) = cases(&Boasting, Shape::default(), seed, Limit::Cases(1_000), |_| ());
         let failure = failure.expect("an engine without control keeps no promise for long");
         assert!(!failure.faults.is_empty());
         assert!(failure.schedule.txns.len() <= 3, "{}", failure.schedule);
         assert!(failure.schedule.steps.len() <= 10, "{}", failure.schedule);
         // What is printed is what fails.
         let again = Schedule::parse(&failure.schedule.to_string()).unwrap();
-        assert_eq!(trial(&Liar, &again, Setting::default()).unwrap().faults(), failure.faults);
+        assert_eq!(trial(&Boasting, &again, Setting::default()).unwrap().faults(), failure.faults);
         assert!(trial(&Isolde, &again, Setting::default()).unwrap().faults().is_empty());
     }
 }
@@ -62,14 +50,14 @@ fn an_engine_that_breaks_its_promises_is_found_out_and_the_case_made_small() {
 /// One step less, and it does not fail any more.
 #[test]
 fn a_shrunk_case_has_nothing_to_spare() {
-    let (_, failure) = cases(&Liar, Shape::default(), 5, Limit::Cases(1_000), |_| ());
+    let (_, failure) = cases(&Boasting, Shape::default(), 5, Limit::Cases(1_000), |_| ());
     let schedule = failure.unwrap().schedule;
     for step in 0..schedule.steps.len() {
         let mut less = schedule.clone();
         less.steps.remove(step);
         let middle = matches!(&schedule.steps[step].action, isolde_history::schedule::Action::Do(op) if !op.ends());
         if middle {
-            assert!(trial(&Liar, &less, Setting::default()).is_ok_and(|trial| trial.faults().is_empty()), "{less}");
+            assert!(trial(&Boasting, &less, Setting::default()).is_ok_and(|trial| trial.faults().is_empty()), "{less}");
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Random programs of three and four transactions, with upgrades, on two keys and a span, under every
 //! policy: none hangs, nothing is left, and nobody holds what conflicts.
 
+mod common;
+
 use std::cell::OnceCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use common::{All, Record};
 use isolde_locks::{
-    Acquire, Deadlocks, Handle, LockCell, LockConfig, LockError, LockManager, Owner, OwnerSpec, Purpose, SpanRecords,
-    Victim, WaitPolicy,
+    Acquire, Deadlocks, Handle as _, LockConfig, LockError, LockManager, Owner, OwnerSpec, Purpose, Victim, WaitPolicy,
 };
 use isolde_types::{Key, LockMode, RecordCell, Span, TxnId};
 
@@ -18,33 +20,6 @@ const PROGRAMS: u64 = 12_600;
 
 /// Attempts of one program's transactions, at most.
 const ATTEMPTS: usize = 600;
-
-#[derive(Clone)]
-struct Record(Arc<(Key, LockCell)>);
-
-impl Handle for Record {
-    fn key(&self) -> &Key {
-        &self.0.0
-    }
-
-    fn cell(&self) -> &LockCell {
-        &self.0.1
-    }
-}
-
-struct Records([Record; 2]);
-
-impl Records {
-    fn new() -> Records {
-        Records(["a", "b"].map(|name| Record(Arc::new((Key::from_static(name.as_bytes()), LockCell::default())))))
-    }
-}
-
-impl SpanRecords<Record> for Records {
-    fn each(&self, span: &Span, visit: &mut dyn FnMut(Record)) {
-        self.0.iter().filter(|record| span.contains(record.key())).for_each(|record| visit(record.clone()));
-    }
-}
 
 /// What is locked: one of two keys, or the span over both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +74,7 @@ struct Counts {
 
 fn run(policy: Deadlocks, programs: &[Program], rng: &mut fastrand::Rng, counts: &mut Counts) {
     let manager = LockManager::<Record>::new(LockConfig { deadlocks: policy, max_locks_per_txn: 100 });
-    let records = Records::new();
+    let records = All(["a", "b"].map(Record::new).to_vec());
     let owners: Vec<OnceCell<Arc<Owner<Record>>>> = (0..ATTEMPTS).map(|_| OnceCell::new()).collect();
     let mut last_id = 0;
     let mut begin = |program, age: Option<u64>| {
@@ -165,7 +140,7 @@ enum Progress {
 /// Goes on with a program.
 fn advance<'m>(
     manager: &'m LockManager<Record>,
-    records: &Records,
+    records: &All,
     txn: &mut Running<'m>,
 ) -> Poll<Result<Progress, LockError>> {
     let Some(&(what, mode)) = txn.program.get(txn.at) else { return Poll::Ready(Ok(Progress::Finished)) };

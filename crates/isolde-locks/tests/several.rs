@@ -1,32 +1,21 @@
 //! Several requests of one transaction at once, some of them dropped, some ended from outside.
 
+mod common;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use common::Record;
 use isolde_locks::table::{Answer, Party, Table, Target};
 use isolde_locks::{
-    Acquire, Deadlocks, Granted, Handle, LockCell, LockConfig, LockError, LockManager, Owner, OwnerSpec, Purpose,
-    Victim, WaitPolicy,
+    Acquire, Deadlocks, Granted, LockConfig, LockError, LockManager, Owner, OwnerSpec, Purpose, Victim, WaitPolicy,
 };
 use isolde_types::{Key, LockMode, Span, TxnId};
 
-#[derive(Clone)]
-struct Record(Arc<(Key, LockCell)>);
-
-impl Handle for Record {
-    fn key(&self) -> &Key {
-        &self.0.0
-    }
-
-    fn cell(&self) -> &LockCell {
-        &self.0.1
-    }
-}
-
 fn record() -> Record {
-    Record(Arc::new((Key::from_static(b"k"), LockCell::default())))
+    Record::new("k")
 }
 
 fn manager() -> LockManager<Record> {

@@ -1,35 +1,17 @@
 //! Threads through the manager, every schedule that shuttle finds.
 #![cfg(shuttle)]
 
+mod common;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
+use common::{All, Record};
 use isolde_locks::*;
 use isolde_types::sync::{Arc, Mutex, thread};
-use isolde_types::{Key, KeyRange as _, LockMode, RecordCell as _, Span, TxnId};
+use isolde_types::{KeyRange as _, LockMode, RecordCell as _, Span, TxnId};
 use shuttle::rand::Rng as _;
-
-#[derive(Clone)]
-struct Rec(Arc<(Key, LockCell)>);
-
-impl Handle for Rec {
-    fn key(&self) -> &Key {
-        &self.0.0
-    }
-    fn cell(&self) -> &LockCell {
-        &self.0.1
-    }
-}
-
-/// The records that there are.
-struct All(Vec<Rec>);
-
-impl SpanRecords<Rec> for All {
-    fn each(&self, span: &Span, visit: &mut dyn FnMut(Rec)) {
-        self.0.iter().filter(|record| span.contains(record.key())).for_each(|record| visit(record.clone()));
-    }
-}
 
 fn granted(acquire: impl Future<Output = Result<Granted, LockError>>) -> bool {
     matches!(pin!(acquire).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(_)))
@@ -37,8 +19,8 @@ fn granted(acquire: impl Future<Output = Result<Granted, LockError>>) -> bool {
 
 fn race(with_third: bool) {
     let config = LockConfig { deadlocks: Deadlocks::TimeoutOnly, max_locks_per_txn: 100 };
-    let manager = Arc::new(LockManager::<Rec>::new(config));
-    let record = Rec(Arc::new((Key::from_static(b"b"), LockCell::default())));
+    let manager = Arc::new(LockManager::<Record>::new(config));
+    let record = Record::new("b");
     let owner = |id| manager.owner(OwnerSpec { id: TxnId(id), age: id, label: None, on_wound: None });
     let (o1, o2, o3) = (owner(1), owner(2), owner(3));
 
@@ -93,8 +75,8 @@ fn nor_when_two_operations_of_the_writer_race() {
     shuttle::check_random(
         || {
             let config = LockConfig { deadlocks: Deadlocks::TimeoutOnly, max_locks_per_txn: 100 };
-            let manager = Arc::new(LockManager::<Rec>::new(config));
-            let record = Rec(Arc::new((Key::from_static(b"b"), LockCell::default())));
+            let manager = Arc::new(LockManager::<Record>::new(config));
+            let record = Record::new("b");
             let owner = |id| manager.owner(OwnerSpec { id: TxnId(id), age: id, label: None, on_wound: None });
             let (o1, o2) = (owner(1), owner(2));
             let write = || {
@@ -130,8 +112,8 @@ struct Held {
 
 /// What all parties of a run share.
 struct Stage {
-    manager: LockManager<Rec>,
-    records: Vec<Rec>,
+    manager: LockManager<Record>,
+    records: Vec<Record>,
     held: Mutex<Vec<Held>>,
 }
 
@@ -142,12 +124,15 @@ fn pick(below: usize) -> usize {
 impl Stage {
     fn new(deadlocks: Deadlocks) -> Stage {
         let config = LockConfig { deadlocks, max_locks_per_txn: 100 };
-        let record = |key: &'static str| Rec(Arc::new((Key::from_static(key.as_bytes()), LockCell::default())));
-        Stage { manager: LockManager::new(config), records: ["b", "c"].map(record).to_vec(), held: Mutex::default() }
+        Stage {
+            manager: LockManager::new(config),
+            records: ["b", "c"].map(Record::new).to_vec(),
+            held: Mutex::default(),
+        }
     }
 
     /// Asks for a key or a span at random, and gives up, waits, or waits for a moment.
-    fn ask(&self, owner: &Arc<Owner<Rec>>, patience: WaitPolicy) -> Result<(), LockError> {
+    fn ask(&self, owner: &Arc<Owner<Record>>, patience: WaitPolicy) -> Result<(), LockError> {
         let mode = LockMode::ALL[pick(3)];
         let choice = pick(4);
         let purpose = if mode == LockMode::Exclusive && choice < 2 { Purpose::Write } else { Purpose::Read };
@@ -233,10 +218,10 @@ fn nor_when_they_wait_and_give_up_waiting() {
     check(|| three_parties(Deadlocks::Detect { victim: Victim::Youngest }, WaitPolicy::Wait));
 }
 
-fn setting() -> (Arc<LockManager<Rec>>, Rec, [Arc<Owner<Rec>>; 3]) {
+fn setting() -> (Arc<LockManager<Record>>, Record, [Arc<Owner<Record>>; 3]) {
     let config = LockConfig { deadlocks: Deadlocks::TimeoutOnly, max_locks_per_txn: 100 };
-    let manager = Arc::new(LockManager::<Rec>::new(config));
-    let record = Rec(Arc::new((Key::from_static(b"b"), LockCell::default())));
+    let manager = Arc::new(LockManager::<Record>::new(config));
+    let record = Record::new("b");
     let owner = |id| manager.owner(OwnerSpec { id: TxnId(id), age: id, label: None, on_wound: None });
     let owners = [owner(1), owner(2), owner(3)];
     (manager, record, owners)
@@ -244,9 +229,9 @@ fn setting() -> (Arc<LockManager<Rec>>, Rec, [Arc<Owner<Rec>>; 3]) {
 
 /// Asks once, and says whether it was granted; given up if it was not.
 fn tries(
-    manager: &Arc<LockManager<Rec>>,
-    owner: &Arc<Owner<Rec>>,
-    record: &Rec,
+    manager: &Arc<LockManager<Record>>,
+    owner: &Arc<Owner<Record>>,
+    record: &Record,
     mode: LockMode,
 ) -> thread::JoinHandle<bool> {
     let (manager, owner, record) = (manager.clone(), owner.clone(), record.clone());

@@ -5,7 +5,7 @@
 //! other are waited for together, so values are gathered and a handful of them brought near at once.
 
 use crossbeam_utils::CachePadded;
-use isolde_types::sync::Mutex;
+use isolde_types::sync::{Mutex, thread_number};
 use smallvec::SmallVec;
 
 use crate::value::Packed;
@@ -52,25 +52,4 @@ impl Discard {
 fn drop_together(values: Waiting) {
     let near = values.iter().filter_map(|value| value.first()).fold(0, |a, b| a ^ b);
     std::hint::black_box(near);
-}
-
-/// The number of this thread: threads are counted in the order in which they come here first.
-#[cfg(not(any(shuttle, loom)))]
-pub(crate) fn thread_number() -> usize {
-    use std::cell::Cell;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! { static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) } }
-    NUMBER.with(|number| {
-        if number.get() == usize::MAX {
-            number.set(THREADS.fetch_add(1, Ordering::Relaxed));
-        }
-        number.get()
-    })
-}
-
-/// A model checker runs every thread from the same start, so that a run can be repeated.
-#[cfg(any(shuttle, loom))]
-pub(crate) fn thread_number() -> usize {
-    0
 }

@@ -27,10 +27,9 @@
 
 use crossbeam_utils::CachePadded;
 use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use isolde_types::sync::{Arc, Mutex, RwLock};
+use isolde_types::sync::{Arc, Mutex, RwLock, thread_number};
 use isolde_types::{Ts, mutant};
 
-use crate::discard::thread_number;
 use crate::live::Live;
 use crate::timeline::Timeline;
 

@@ -13,6 +13,17 @@ mod imp {
     pub use std::thread;
 
     pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    /// The number of this thread, in the order in which threads ask first: for spreading them over shards.
+    pub fn thread_number() -> usize {
+        use atomic::{AtomicUsize, Ordering};
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        std::thread_local! {
+            static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+        }
+        // A thread that is ending may have lost its number.
+        NUMBER.try_with(|number| *number).unwrap_or(0)
+    }
 }
 
 #[cfg(any(shuttle, loom))]
@@ -30,6 +41,11 @@ mod imp {
     /// Lets another thread run: a model checker must not spin.
     pub fn spin_loop() {
         thread::yield_now();
+    }
+
+    /// Every thread runs from the same start, so that a run can be repeated.
+    pub fn thread_number() -> usize {
+        0
     }
 
     /// A latch with parking_lot's interface over the model checker's.

@@ -51,15 +51,7 @@ impl Table {
     }
 
     pub(super) fn weaken(&mut self, txn: TxnId, target: &Target, change: impl FnOnce(&mut Holder)) {
-        let holder = match target {
-            Target::Key(key) => {
-                self.keys.get_mut(key).and_then(|queue| queue.holders.iter_mut().find(|holder| holder.txn == txn))
-            }
-            Target::Span(span) => {
-                self.spans.iter_mut().find(|(held, holder)| holder.txn == txn && held == span).map(|(_, holder)| holder)
-            }
-        };
-        let Some(holder) = holder else { return };
+        let Some(holder) = self.holder_mut(txn, target) else { return };
         change(holder);
         if holder.mode().is_none() {
             self.drop_holder(txn, target);
@@ -85,14 +77,8 @@ impl Table {
 
     /// What was granted and not collected is not there to be collected any more.
     fn refuse_uncollected(&mut self, txn: TxnId, target: &Target) {
-        let of_txn = |holder: &&Holder| holder.txn == txn;
-        let holder = match target {
-            Target::Key(key) => self.keys.get(key).and_then(|queue| queue.holders.iter().find(of_txn)),
-            Target::Span(span) => {
-                self.spans.iter().filter(|(held, _)| held == span).map(|(_, holder)| holder).find(of_txn)
-            }
-        };
-        for (ticket, _) in holder.into_iter().flat_map(|holder| &holder.pending) {
+        let pending = self.holder_mut(txn, target).map(|holder| holder.pending.clone());
+        for (ticket, _) in pending.iter().flatten() {
             if let Some(request) = self.requests.get_mut(ticket) {
                 request.state = State::Refused(Refusal::Ended);
             }

@@ -10,28 +10,24 @@ impl Table {
         if let Some(entry) = self.txns.get_mut(&txn) {
             entry.held.insert(target.clone());
         }
-        let fresh = || Holder { txn, base: None, pending: SmallVec::new() };
+        if let Some(holder) = self.holder_mut(txn, target) {
+            return change(holder);
+        }
+        let mut holder = Holder { txn, base: None, pending: SmallVec::new() };
+        change(&mut holder);
         match target {
-            Target::Key(key) => {
-                let holders = &mut self.keys.entry(key.clone()).or_default().holders;
-                match holders.iter_mut().find(|holder| holder.txn == txn) {
-                    Some(holder) => change(holder),
-                    None => {
-                        let mut holder = fresh();
-                        change(&mut holder);
-                        holders.push(holder);
-                    }
-                }
-            }
+            Target::Key(key) => self.keys.entry(key.clone()).or_default().holders.push(holder),
+            Target::Span(span) => self.spans.push((span.clone(), holder)),
+        }
+    }
+
+    /// A transaction's hold on this very target.
+    pub(super) fn holder_mut(&mut self, txn: TxnId, target: &Target) -> Option<&mut Holder> {
+        match target {
+            Target::Key(key) => self.keys.get_mut(key)?.holders.iter_mut().find(|holder| holder.txn == txn),
             Target::Span(span) => {
-                match self.spans.iter_mut().find(|(held, holder)| holder.txn == txn && held == span) {
-                    Some((_, holder)) => change(holder),
-                    None => {
-                        let mut holder = fresh();
-                        change(&mut holder);
-                        self.spans.push((span.clone(), holder));
-                    }
-                }
+                let held = self.spans.iter_mut().find(|(held, holder)| holder.txn == txn && held == span);
+                held.map(|(_, holder)| holder)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Who is active, and who committed lately: for people, for errors, and for limits.
 
-use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use isolde_types::sync::{Arc, Mutex, Weak};
+use isolde_types::sync::atomic::{AtomicU64, Ordering};
+use isolde_types::sync::{Arc, Mutex, Weak, thread_number};
 use isolde_types::{Ts, TxnId};
 
 use super::TxnInner;
@@ -125,21 +125,9 @@ impl Registry {
     }
 }
 
-/// Threads are spread over the shards in the order in which they first begin a transaction.
-#[cfg(not(any(shuttle, loom)))]
+/// Threads are spread over the shards.
 fn shard_of_this_thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SHARD: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-    }
-    SHARD.try_with(|shard| *shard).unwrap_or(0)
-}
-
-/// A model checker must see the same run for the same schedule.
-#[cfg(any(shuttle, loom))]
-fn shard_of_this_thread() -> usize {
-    let _ = (AtomicUsize::new(0), Ordering::Relaxed);
-    0
+    thread_number() % SHARDS
 }
 
 /// Names of the last commits, so that a conflict can say with whom.
