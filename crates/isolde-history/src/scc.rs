@@ -36,6 +36,11 @@ impl Arcs {
         self.starts.len().saturating_sub(1)
     }
 
+    /// Where the arcs of a node lead.
+    pub fn from(&self, node: usize) -> impl Iterator<Item = usize> {
+        self.range(node).map(|at| self.targets[at] as usize)
+    }
+
     fn range(&self, node: usize) -> std::ops::Range<usize> {
         self.starts[node] as usize..self.starts[node + 1] as usize
     }

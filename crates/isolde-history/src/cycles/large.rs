@@ -17,7 +17,7 @@ use crate::scc::{Arcs, Components};
 const STARTS: usize = 2_000;
 
 /// How many edges the searches for one class may pass.
-const STEPS: usize = 20_000_000;
+const STEPS: usize = 5_000_000;
 
 /// For each class: the kinds of the edge that a search starts from, and those of the way back.
 const SEARCHES: [(Anomaly, Kinds, Kinds); 7] = [

@@ -10,8 +10,9 @@
 //!   rw      T1 ──► T2     (T1, any) ──► (T2, after rw)
 //! ```
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use crate::graph::{EdgeKind, Graph, Moments, RawEdge};
 use crate::resolve::{Resolved, Seen};
@@ -142,6 +143,50 @@ impl<'r> Constraints<'r> {
     pub fn txn(&self, node: usize) -> Option<usize> {
         let txn = if self.rule == Rule::Snapshot { node / 2 } else { node };
         (txn < self.resolved.txns.len()).then_some(txn)
+    }
+
+    /// The place of each node in one serial run of what is known: where nothing else decides, whoever
+    /// ended first comes first.
+    ///
+    /// Databases that keep a level mostly order transactions by their ends, so that this run is a good
+    /// guess at the orders that are not known. There must be no cycle.
+    pub fn serial_run(&self) -> Vec<usize> {
+        let graph = self.graph();
+        let mut waits_for = vec![0_u32; self.nodes];
+        self.arcs.iter().for_each(|arc| waits_for[arc.to] += 1);
+        let ended = |node: usize| {
+            let txn = self.txn(node).map(|txn| &self.resolved.txns[txn]);
+            txn.map_or(0, |txn| txn.end.unwrap_or(txn.begin))
+        };
+        let free = (0..self.nodes).filter(|node| waits_for[*node] == 0);
+        let mut ready: BinaryHeap<Reverse<(usize, usize)>> = free.map(|node| Reverse((ended(node), node))).collect();
+        let mut run = vec![0; self.nodes];
+        let mut place = 0;
+        while let Some(Reverse((_, node))) = ready.pop() {
+            run[node] = place;
+            place += 1;
+            for next in graph.from(node) {
+                waits_for[next] -= 1;
+                if waits_for[next] == 0 {
+                    ready.push(Reverse((ended(next), next)));
+                }
+            }
+        }
+        run
+    }
+
+    /// Orders all versions of the keys whose order is not known whole as in a serial run: each before the
+    /// next, from which the rest follows.
+    pub fn order_as_in(&mut self, run: &[usize]) {
+        let versions = &self.resolved.versions;
+        for key in versions.partial_keys() {
+            let of_key = versions.of(key);
+            let mut places: Vec<usize> = (0..of_key.len()).collect();
+            places.sort_by_key(|place| of_key[*place].writer.map(|txn| run[self.node(txn)]));
+            for pair in places.windows(2) {
+                self.order(key, pair[0], pair[1]);
+            }
+        }
     }
 
     pub fn graph(&self) -> Arcs {

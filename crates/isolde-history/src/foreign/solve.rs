@@ -64,15 +64,26 @@ pub(super) fn solve(constraints: &mut Constraints<'_>) -> Answer {
     if has_cycle(&constraints.graph().components(), constraints) {
         return Answer::Violated;
     }
-    let Some(open) = open_pairs(constraints) else { return Answer::Unknown };
-    if open.is_empty() {
+    if some_serial_run_fits(constraints) {
         return Answer::Holds;
     }
     if constraints.nodes > NODES {
         return Answer::Unknown;
     }
-    let settled = vec![false; open.len()];
-    Solver { constraints, pairs: open, settled, trail: Vec::new(), work: 0 }.run()
+    let Some(pairs) = open_pairs(constraints) else { return Answer::Unknown };
+    let settled = vec![false; pairs.len()];
+    Solver { constraints, pairs, settled, trail: Vec::new(), work: 0 }.run()
+}
+
+/// Whether the versions can be ordered as in one serial run that agrees with what is known. In histories
+/// that keep the level they mostly can, however long the history.
+fn some_serial_run_fits(constraints: &mut Constraints<'_>) -> bool {
+    let mark = constraints.mark();
+    let run = constraints.serial_run();
+    constraints.order_as_in(&run);
+    let fits = !has_cycle(&constraints.graph().components(), constraints);
+    constraints.undo_to(mark);
+    fits
 }
 
 fn has_cycle(components: &Components, constraints: &Constraints<'_>) -> bool {
@@ -121,7 +132,7 @@ impl Solver<'_, '_> {
                         return Answer::EveryOrder;
                     }
                 }
-                Some(Round::Nothing) if self.some_serial_order_fits() => return Answer::Holds,
+                Some(Round::Nothing) if some_serial_run_fits(self.constraints) => return Answer::Holds,
                 Some(Round::Nothing) => self.decide(&mut tries),
             }
         }
@@ -171,38 +182,15 @@ impl Solver<'_, '_> {
         !steps.any(|(from, to)| reach.leads(to, from))
     }
 
-    /// A pair in the order of a serial run that agrees with what is known.
-    fn as_in_a_serial_run(&self, pair: Pair, components: &Components) -> Pair {
-        let versions = self.constraints.resolved.versions.of(pair.key);
-        let rank =
-            |place: usize| versions[place].writer.map_or(usize::MAX, |txn| components.of(self.constraints.node(txn)));
-        if rank(pair.one) >= rank(pair.other) { pair } else { pair.turned() }
-    }
-
-    /// Whether all that is left can be as in one serial run that agrees with what is known.
-    fn some_serial_order_fits(&mut self) -> bool {
-        let components = self.constraints.graph().components();
-        let mark = self.constraints.mark();
-        for number in (0..self.pairs.len()).filter(|number| !self.settled[*number]) {
-            let pair = self.as_in_a_serial_run(self.pairs[number], &components);
-            self.constraints.order(pair.key, pair.one, pair.other);
-        }
-        let fits = !has_cycle(&self.constraints.graph().components(), self.constraints);
-        self.work += self.constraints.arcs.len();
-        self.constraints.undo_to(mark);
-        fits
-    }
-
-    /// Tries an order of a pair.
+    /// Tries an order of a pair: that of a serial run that agrees with what is known.
     fn decide(&mut self, tries: &mut Vec<Try>) {
         let Some(number) = self.settled.iter().position(|settled| !settled) else { return };
-        let components = self.constraints.graph().components();
-        let pair = self.as_in_a_serial_run(self.pairs[number], &components);
-        tries.push(Try {
-            mark: self.constraints.mark(),
-            settled: self.trail.len(),
-            then: Some((number, pair.turned())),
-        });
+        let (run, pair) = (self.constraints.serial_run(), self.pairs[number]);
+        let versions = self.constraints.resolved.versions.of(pair.key);
+        let place = |place: usize| versions[place].writer.map(|txn| run[self.constraints.node(txn)]);
+        let pair = if place(pair.one) <= place(pair.other) { pair } else { pair.turned() };
+        let (mark, settled) = (self.constraints.mark(), self.trail.len());
+        tries.push(Try { mark, settled, then: Some((number, pair.turned())) });
         self.settle(number, pair);
     }
 
