@@ -21,6 +21,8 @@ use crate::scc::Arcs;
 /// What the graph of a level is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rule {
+    /// No cycle over data, predicates apart.
+    Items,
     /// No cycle over data.
     Serial,
     /// No cycle over data and real time.
@@ -73,7 +75,8 @@ impl<'r> Constraints<'r> {
         let nodes = if rule == Rule::Snapshot { 2 * txns } else { txns };
         let (arcs, reasons, readers) = (Vec::new(), Vec::new(), readers(resolved));
         let mut constraints = Constraints { resolved, rule, nodes, arcs, reasons, readers };
-        for edge in graph.edges() {
+        let counts = |edge: &&RawEdge| rule != Rule::Items || edge.kind != EdgeKind::RwPredicate;
+        for edge in graph.edges().iter().filter(counts) {
             constraints.add(Why::Certain(edge.clone()), edge);
         }
         if rule == Rule::Strict {
@@ -99,7 +102,7 @@ impl<'r> Constraints<'r> {
     pub fn steps(&self, edge: &RawEdge) -> [Option<(usize, usize)>; 2] {
         let (from, to) = (edge.from, edge.to);
         match (self.rule, edge.kind.is_rw()) {
-            (Rule::Serial | Rule::Strict, _) => [Some((from, to)), None],
+            (Rule::Items | Rule::Serial | Rule::Strict, _) => [Some((from, to)), None],
             (Rule::Snapshot, true) => [Some((2 * from, 2 * to + 1)), None],
             (Rule::Snapshot, false) => [Some((2 * from, 2 * to)), Some((2 * from + 1, 2 * to))],
         }

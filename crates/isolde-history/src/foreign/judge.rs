@@ -8,10 +8,11 @@ use super::lists::Lists;
 use super::observed::{Kind, Observed};
 use super::solve::{Answer, solve};
 use super::values;
-use crate::check::{Edge, Finding, Report, findings};
+use crate::check::{Edge, Finding, findings};
 use crate::explain;
 use crate::graph::{EdgeKind, Graph};
 use crate::model::History;
+use crate::resolve::Resolved;
 
 /// What a history is judged by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,28 +98,25 @@ impl Judgement {
     }
 }
 
-impl Report {
+impl History {
     /// What the history comes to if all its transactions are owed one level.
     ///
     /// ```
+    /// use isolde_history::History;
     /// use isolde_history::foreign::{Model, Verdict};
-    /// use isolde_history::{History, check};
     /// use isolde_types::Isolation;
-    /// let judgement = check(&History::default()).judge(Model::of(Isolation::Serializable));
+    /// let judgement = History::default().judge(Model::of(Isolation::Serializable));
     /// assert_eq!(judgement.verdict, Verdict::Holds);
     /// ```
     #[must_use]
     pub fn judge(&self, model: Model) -> Judgement {
-        let judgement = Judgement::of(model, self.findings.clone(), self.complaints.clone(), Vec::new());
-        Judgement { committed: self.committed, ..judgement }
-    }
-}
-
-impl History {
-    /// What the history comes to if all its transactions are owed one level.
-    #[must_use]
-    pub fn judge(&self, model: Model) -> Judgement {
-        crate::check(self).judge(model)
+        let mut resolved = Resolved::of(self);
+        let complaints = std::mem::take(&mut resolved.complaints);
+        let graph = Graph::of(&resolved);
+        let mut judgement = Judgement::of(model, findings(&resolved, &graph, Vec::new()), complaints, Vec::new());
+        judgement.committed = resolved.committed().count();
+        judgement.search(&resolved, &graph, &[]);
+        judgement
     }
 }
 
@@ -154,15 +152,9 @@ impl Observed {
         let committed = resolved.committed().count();
         let mut judgement = Judgement::of(model, found, complaints, doubts);
         judgement.committed = committed;
-        if judgement.verdict != Verdict::Violated
-            && let Some(rule) = rule(model)
-        {
-            let sessions: Vec<(usize, usize)> =
-                (0..).zip(&self.txns).filter_map(|(txn, observed)| Some((observed.after?, txn))).collect();
-            let mut constraints = Constraints::of(&resolved, &graph, rule, &sessions);
-            let answer = solve(&mut constraints);
-            judgement.settle(answer, &constraints, rule);
-        }
+        let sessions: Vec<(usize, usize)> =
+            (0..).zip(&self.txns).filter_map(|(txn, observed)| Some((observed.after?, txn))).collect();
+        judgement.search(&resolved, &graph, &sessions);
         judgement
     }
 }
@@ -172,8 +164,7 @@ impl Observed {
 fn rule(model: Model) -> Option<Rule> {
     match model.isolation {
         Isolation::ReadUncommitted | Isolation::ReadCommitted => None,
-        // Single keys were read by name: there is no predicate that repeatable read would leave out.
-        Isolation::RepeatableRead => Some(Rule::Serial),
+        Isolation::RepeatableRead => Some(Rule::Items),
         Isolation::Snapshot => Some(Rule::Snapshot),
         Isolation::Serializable if model.real_time == RealTime::IsLeftOut => Some(Rule::Serial),
         Isolation::Serializable => Some(Rule::Strict),
@@ -181,6 +172,18 @@ fn rule(model: Model) -> Option<Rule> {
 }
 
 impl Judgement {
+    /// Where no forbidden anomaly was found: whether the order that the level asks for can be at all. The
+    /// search for anomalies need not find every kind in a large knot; this does.
+    fn search(&mut self, resolved: &Resolved<'_>, graph: &Graph, sessions: &[(usize, usize)]) {
+        if self.verdict == Verdict::Violated {
+            return;
+        }
+        let Some(rule) = rule(self.model) else { return };
+        let mut constraints = Constraints::of(resolved, graph, rule, sessions);
+        let answer = solve(&mut constraints);
+        self.settle(answer, &constraints, rule);
+    }
+
     fn settle(&mut self, answer: Answer, constraints: &Constraints<'_>, rule: Rule) {
         let every = match answer {
             Answer::Holds => return,
@@ -237,11 +240,14 @@ fn class(edges: &[Edge], rule: Rule, inferred: bool) -> Anomaly {
     let rw = edges.iter().filter(|edge| edge.kind.is_rw()).count();
     let real_time = edges.iter().any(|edge| edge.kind == EdgeKind::Realtime);
     let wr = edges.iter().any(|edge| edge.kind == EdgeKind::Wr);
+    let predicate = edges.iter().any(|edge| edge.kind == EdgeKind::RwPredicate);
     match (rule, inferred, rw) {
         _ if real_time => Anomaly::Realtime,
         (Rule::Snapshot, _, 2..) => Anomaly::LongFork,
         (Rule::Snapshot, true, _) => Anomaly::ReadSkewItem,
+        (_, true, _) | (_, _, 2..) if predicate => Anomaly::PredicateWriteSkew,
         (_, true, _) | (_, _, 2..) => Anomaly::WriteSkew,
+        (_, _, 1) if predicate => Anomaly::ReadSkew,
         (_, _, 1) => Anomaly::ReadSkewItem,
         _ if wr => Anomaly::CircularFlow,
         _ => Anomaly::DirtyWrite,

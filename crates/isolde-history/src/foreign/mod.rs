@@ -85,13 +85,14 @@ impl Format {
     /// assert_eq!(Format::of("; a comment\n{:type :ok}"), Format::Edn);
     /// assert_eq!(Format::of("[{\"type\": \"ok\"}]"), Format::Json);
     /// assert_eq!(Format::of("w(1,2,0,0)"), Format::Registers);
-    /// assert_eq!(Format::of("{\"schema\":1}"), Format::Isolde);
+    /// assert_eq!(Format::of("{\"initial\":[],\"order\":[],\"schema\":1,\"start\":0}"), Format::Isolde);
     /// ```
     #[must_use]
     pub fn of(text: &str) -> Format {
         let start = text.trim_start();
         let inner = start.trim_start_matches(['[', '{']).trim_start().trim_start_matches('{').trim_start();
-        if start.starts_with('{') && inner.starts_with("\"schema\"") {
+        let header = start.lines().next().unwrap_or("");
+        if start.starts_with('{') && header.contains("\"schema\"") {
             Format::Isolde
         } else if start.starts_with(['{', '[']) && inner.starts_with('"') {
             Format::Json
