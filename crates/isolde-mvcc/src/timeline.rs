@@ -16,7 +16,9 @@
 //! Worked example: t1 orders (1), t2 orders (2), t2 is finalized: visible_ts stays 0, t2's session
 //! polls for 2 and waits. t1 is finalized: visible_ts goes to 2 at once, and t2's waker is returned.
 //!
-//! Left out: places in the log. They will be given out where the prefix moves, in `advance`.
+//! A durable database has a log behind it ([`Places`]). The encoded record of a transaction belongs to its
+//! entry here from the moment it is ordered; where the prefix moves, its members get their places in the
+//! log, in commit_ts order, in the same visit that makes them visible.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +27,7 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_utils::CachePadded;
 use isolde_types::sync::atomic::{AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex};
-use isolde_types::{Ts, mutant};
+use isolde_types::{LogBody, Places, Ts, mutant};
 
 use crate::status::{State, Status};
 
@@ -39,10 +41,10 @@ pub enum Outcome {
 }
 
 /// The one order of commits, and visible_ts.
-#[derive(Debug)]
 pub struct Timeline {
     visible: CachePadded<AtomicU64>,
     sequencer: Arc<CachePadded<Mutex<Sequencer>>>,
+    log: Option<Arc<dyn Places>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +57,11 @@ struct Sequencer {
     last_ticket: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Progress {
-    Ordered,
-    Finished,
+#[derive(Debug)]
+struct Progress {
+    finished: bool,
+    /// What the transaction wrote, for the log; taken away if it fails.
+    body: Option<LogBody>,
 }
 
 /// Wakers of those who waited for visible_ts; whoever gets them wakes them, under no latch.
@@ -109,7 +112,18 @@ impl Timeline {
     /// The beginning of time: nothing was committed.
     #[must_use]
     pub fn new() -> Self {
-        Timeline { visible: CachePadded::new(AtomicU64::new(0)), sequencer: Arc::default() }
+        Timeline { visible: CachePadded::new(AtomicU64::new(0)), sequencer: Arc::default(), log: None }
+    }
+
+    /// Goes on after `last`, the newest commit that a log gave back, and gives places in that log.
+    #[must_use]
+    pub fn recovered(last: Ts, log: Arc<dyn Places>) -> Self {
+        let sequencer = Sequencer { last, ..Sequencer::default() };
+        Timeline {
+            visible: CachePadded::new(AtomicU64::new(last.0)),
+            sequencer: Arc::new(CachePadded::new(Mutex::new(sequencer))),
+            log: Some(log),
+        }
     }
 
     /// visible_ts: a view at this time sees a finished prefix of all commits.
@@ -125,13 +139,14 @@ impl Timeline {
         self.sequencer.lock().last
     }
 
-    /// Takes the next commit_ts; the status says `Ordered` before anyone can get a larger one.
-    pub fn order(&self, status: &Status) -> Ts {
+    /// Takes the next commit_ts; the status says `Ordered` before anyone can get a larger one. `body` is
+    /// for the log, if there is one.
+    pub fn order(&self, status: &Status, body: Option<LogBody>) -> Ts {
         assert_eq!(status.state(), State::Active, "I1: a transaction is ordered once");
         let mut sequencer = self.sequencer.lock();
         let ts = sequencer.next();
         status.set(State::Ordered(ts));
-        sequencer.open.push_back(Progress::Ordered);
+        sequencer.open.push_back(Progress { finished: false, body });
         ts
     }
 
@@ -145,17 +160,20 @@ impl Timeline {
             Outcome::Aborted => State::Aborted,
         });
         let visible = self.visible();
-        sequencer.finish(visible, ts);
-        self.advance(&mut sequencer)
+        let failed = sequencer.finish(visible, ts, outcome);
+        let wakers = self.advance(&mut sequencer);
+        drop(sequencer);
+        drop(failed);
+        wakers
     }
 
     /// Orders and commits in one visit, for a transaction that has nothing to certify.
-    pub fn commit_at_once(&self, status: &Status) -> (Ts, Wakers) {
+    pub fn commit_at_once(&self, status: &Status, body: Option<LogBody>) -> (Ts, Wakers) {
         assert_eq!(status.state(), State::Active, "I1: a transaction is ordered once");
         let mut sequencer = self.sequencer.lock();
         let ts = sequencer.next();
         status.set(State::Committed(ts));
-        sequencer.open.push_back(Progress::Finished);
+        sequencer.open.push_back(Progress { finished: true, body });
         (ts, self.advance(&mut sequencer))
     }
 
@@ -185,21 +203,40 @@ impl Timeline {
         Poll::Pending
     }
 
-    /// Moves visible_ts over the finished prefix. This is where members of the prefix will get
-    /// their places in the log, in commit_ts order.
+    /// Moves visible_ts over the finished prefix, whose members get their places in the log, in
+    /// commit_ts order.
     fn advance(&self, sequencer: &mut Sequencer) -> Wakers {
-        let before = self.visible();
-        let mut visible = before;
-        while sequencer.open.front().is_some_and(|first| *first == Progress::Finished || mutant!("visible-skips-gap")) {
-            sequencer.open.pop_front();
-            visible = visible.next();
-        }
-        if visible == before {
+        let visible = self.visible();
+        let finished = |progress: &&Progress| progress.finished || mutant!("visible-skips-gap");
+        let count = sequencer.open.iter().take_while(finished).count();
+        if count == 0 {
             return Wakers::default();
         }
+        let visible = Ts(visible.0 + count as u64);
         // Release: everything that the prefix wrote happened before (I2).
-        self.visible.store(visible.0, Ordering::Release);
-        sequencer.woken(visible)
+        let publish = || self.visible.store(visible.0, Ordering::Release);
+        let Some(log) = &self.log else {
+            sequencer.open.drain(..count);
+            publish();
+            return sequencer.woken(visible);
+        };
+        let first = visible.0 - count as u64 + 1;
+        let places = sequencer.open.drain(..count).zip(first..);
+        let mut records = places.filter_map(|(progress, ts)| Some((Ts(ts), progress.body?)));
+        let hard = log.give(&mut records, &mut || {
+            publish();
+            visible
+        });
+        drop(records);
+        let mut wakers = sequencer.woken(visible);
+        wakers.0.extend(hard);
+        wakers
+    }
+}
+
+impl std::fmt::Debug for Timeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Timeline(visible {}, last {})", self.visible(), self.last())
     }
 }
 
@@ -220,11 +257,12 @@ impl Sequencer {
         (ts, self.last_ticket)
     }
 
-    fn finish(&mut self, visible: Ts, ts: Ts) {
+    /// Notes that it is finished; gives back what must not reach the log.
+    fn finish(&mut self, visible: Ts, ts: Ts, outcome: Outcome) -> Option<LogBody> {
         let place = ts.0.checked_sub(visible.0 + 1).and_then(|place| usize::try_from(place).ok());
-        if let Some(progress) = place.and_then(|place| self.open.get_mut(place)) {
-            *progress = Progress::Finished;
-        }
+        let progress = place.and_then(|place| self.open.get_mut(place))?;
+        progress.finished = true;
+        if outcome == Outcome::Aborted { progress.body.take() } else { None }
     }
 
     fn woken(&mut self, visible: Ts) -> Wakers {

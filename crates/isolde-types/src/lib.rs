@@ -10,6 +10,7 @@
 
 mod anomaly;
 mod clock;
+mod durable;
 mod ids;
 mod key;
 mod level;
@@ -19,6 +20,7 @@ pub mod sync;
 
 pub use anomaly::Anomaly;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use durable::{Durable, LogBody, Places};
 pub use ids::{Ts, TxnId};
 pub use key::{Key, KeyRange, Span, escape_key, prefix};
 pub use level::{Guarantees, Isolation, Mode, ParseLevelError};

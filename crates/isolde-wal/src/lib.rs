@@ -1,7 +1,25 @@
 //! Isolde's write-ahead log.
 
+mod checkpoint;
+mod directory;
+mod error;
+mod format;
+mod log;
+mod manifest;
 mod real;
+mod record;
+mod scan;
+mod segments;
 pub mod vfs;
+mod writer;
 
+pub use checkpoint::{CheckpointConfig, Enough, Source, checkpoint, partition_name};
+pub use directory::{Directory, OpenConfig, Opened, Redo, open};
+pub use error::{Result, WalError};
+pub use format::{BLOCK, Lsn, RecordHeader, RecordKind, SegmentHeader};
+pub use log::{HardWait, Hardness, Log, LogStats, Need, Tending, WriteBehind};
+pub use manifest::{Manifest, Partition};
 pub use real::RealFs;
+pub use record::{BodyWriter, Malformed, Operations};
+pub use segments::{Reservation, segment_name, segment_number};
 pub use vfs::{OpenMode, Vfs, VfsFile};

@@ -1,0 +1,342 @@
+//! Checkpoints: the rows of a durable state, part by part, so that the log before it can go.
+//!
+//! A checkpoint is written while commits go on. Each partition is the state at a time of its own, at
+//! or below durable_ts; redo applies to a key what is newer than its partition. A file is a row of
+//! blocks, each with a checksum seeded by where it stands.
+//!
+//! ```text
+//! block   length u32 | rows u32 | checksum u32 | row row ...      row: key length, key, value length, value
+//! last    0          | 0        | checksum u32 | rows of the whole file u64
+//! ```
+
+use std::thread;
+
+use isolde_types::sync::Arc;
+use isolde_types::sync::atomic::{AtomicUsize, Ordering};
+use isolde_types::{Key, Ts, mutant};
+
+use crate::directory::Directory;
+use crate::error::{Result, WalError};
+use crate::format::{Fields, put_varint};
+use crate::log::Log;
+use crate::manifest::{Manifest, Partition, create};
+use crate::vfs::{OpenMode, Vfs, VfsFile, read_up_to, write_all_at};
+
+/// Rows are gathered to blocks of about this size.
+const BLOCK_BYTES: usize = 64 << 10;
+const BLOCK_HEADER: usize = 12;
+
+/// The name of a partition's file.
+#[must_use]
+pub fn partition_name(checkpoint: u64, partition: usize) -> String {
+    format!("ckpt-{checkpoint:016x}-{partition:06x}")
+}
+
+/// The number of the checkpoint that a file belongs to, if its name is that of a partition.
+pub(crate) fn checkpoint_number(name: &str) -> Option<u64> {
+    let (number, partition) = name.strip_prefix("ckpt-")?.split_once('-')?;
+    (number.len() == 16 && partition.len() == 6).then(|| u64::from_str_radix(number, 16).ok()).flatten()
+}
+
+fn seed(database: u64, checkpoint: u64, partition: usize, block: u64) -> u32 {
+    let numbers = [database, checkpoint, partition as u64, block];
+    numbers.iter().fold(0, |seed, number| crc32c::crc32c_append(seed, &number.to_le_bytes()))
+}
+
+/// Where the rows come from.
+pub trait Source {
+    /// Gives the rows from `low` on, as of one durable state, to `row` in key order, until it says
+    /// that it has enough; then the state's time, and the first key that was not given.
+    ///
+    /// # Errors
+    /// Those of `row`; whatever keeps the source from going on.
+    fn partition(
+        &mut self,
+        low: &Key,
+        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<Enough>,
+    ) -> Result<(Ts, Option<Key>)>;
+}
+
+/// Whether a partition has enough rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Enough {
+    /// It takes more.
+    No,
+    /// The row that was given was the last.
+    Yes,
+}
+
+struct PartitionWriter {
+    file: Box<dyn VfsFile>,
+    name: String,
+    identity: (u64, u64, usize),
+    at: u64,
+    block: Vec<u8>,
+    block_rows: u32,
+    blocks: u64,
+    rows: u64,
+}
+
+impl PartitionWriter {
+    fn create(vfs: &dyn Vfs, database: u64, checkpoint: u64, partition: usize) -> Result<PartitionWriter> {
+        let name = partition_name(checkpoint, partition);
+        let file = create(vfs, &name)?;
+        let identity = (database, checkpoint, partition);
+        Ok(PartitionWriter { file, name, identity, at: 0, block: Vec::new(), block_rows: 0, blocks: 0, rows: 0 })
+    }
+
+    fn row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        put_varint(&mut self.block, key.len() as u64);
+        self.block.extend_from_slice(key);
+        put_varint(&mut self.block, value.len() as u64);
+        self.block.extend_from_slice(value);
+        self.block_rows += 1;
+        self.rows += 1;
+        if self.block.len() >= BLOCK_BYTES { self.write_block() } else { Ok(()) }
+    }
+
+    fn write_block(&mut self) -> Result<()> {
+        let (database, checkpoint, partition) = self.identity;
+        let too_large = |_| WalError::TooLarge { bytes: self.block.len(), limit: u32::MAX as usize };
+        let len = u32::try_from(self.block.len()).map_err(too_large)?;
+        let is_last = self.block_rows == 0;
+        let mut out = Vec::with_capacity(BLOCK_HEADER + self.block.len());
+        out.extend_from_slice(&(if is_last { 0 } else { len }).to_le_bytes());
+        out.extend_from_slice(&self.block_rows.to_le_bytes());
+        let seeded = crc32c::crc32c_append(seed(database, checkpoint, partition, self.blocks), &out);
+        out.extend_from_slice(&crc32c::crc32c_append(seeded, &self.block).to_le_bytes());
+        out.extend_from_slice(&self.block);
+        write_all_at(&*self.file, &out, self.at).map_err(WalError::io("writing", &self.name))?;
+        self.at += out.len() as u64;
+        self.block.clear();
+        self.block_rows = 0;
+        self.blocks += 1;
+        Ok(())
+    }
+
+    /// Writes the last block and syncs.
+    fn finish(mut self) -> Result<u64> {
+        if self.block_rows > 0 {
+            self.write_block()?;
+        }
+        self.block.extend_from_slice(&self.rows.to_le_bytes());
+        self.write_block()?;
+        if !mutant!("checkpoint-renamed-without-sync") {
+            self.file.sync().map_err(WalError::io("syncing", &self.name))?;
+        }
+        Ok(self.rows)
+    }
+}
+
+/// How large the parts of a checkpoint become, and how fast it may be written.
+#[derive(Clone, Debug)]
+pub struct CheckpointConfig {
+    /// A partition has enough at about so many bytes.
+    pub partition_bytes: u64,
+    /// At most so many bytes are written in a second; without it, as fast as the disk takes them.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        CheckpointConfig { partition_bytes: 16 << 20, bytes_per_second: None }
+    }
+}
+
+/// Writes all rows of `source` into partitions of a new checkpoint.
+pub(crate) fn write_partitions(
+    vfs: &dyn Vfs,
+    database: u64,
+    checkpoint: u64,
+    config: &CheckpointConfig,
+    source: &mut dyn Source,
+) -> Result<Vec<Partition>> {
+    let mut partitions = Vec::new();
+    let mut next = Some(Key::new());
+    while let Some(low) = next {
+        let mut writer = PartitionWriter::create(vfs, database, checkpoint, partitions.len())?;
+        let (ts, after) = source.partition(&low, &mut |key, value| {
+            writer.row(key, value)?;
+            let enough = writer.at + writer.block.len() as u64 >= config.partition_bytes;
+            Ok(if enough { Enough::Yes } else { Enough::No })
+        })?;
+        let bytes = writer.at;
+        partitions.push(Partition { low, ts, rows: writer.finish()? });
+        if let Some(rate) = config.bytes_per_second {
+            let millis = bytes.saturating_mul(1000) / rate.max(1);
+            thread::sleep(std::time::Duration::from_millis(millis));
+        }
+        next = after;
+    }
+    Ok(partitions)
+}
+
+/// Writes a checkpoint of `source`, makes it the one that holds, and recycles the log before it.
+///
+/// # Errors
+/// `Poisoned`; `Io`, `DiskFull`: the checkpoint before holds then, and the log is not recycled.
+pub fn checkpoint(
+    directory: &Directory,
+    log: &Arc<Log>,
+    config: &CheckpointConfig,
+    source: &mut dyn Source,
+) -> Result<Manifest> {
+    let _one = directory.checkpointing();
+    log.check()?;
+    log.begin_checkpoint();
+    let vfs = directory.vfs();
+    let old = directory.manifest();
+    let number = old.checkpoint + 1;
+    let partitions = match write_partitions(&**vfs, old.database, number, config, source) {
+        Ok(partitions) => partitions,
+        Err(error) => {
+            directory.remove_checkpoints(|found| found == number);
+            return Err(error);
+        }
+    };
+    vfs.sync_dir().map_err(WalError::io("syncing the directory of", "the checkpoint"))?;
+    let oldest = partitions.iter().map(|partition| partition.ts).min().unwrap_or(Ts::ZERO);
+    let (current, log_end) = log.position();
+    let replay_from = log.segments().first_after(oldest, current);
+    let manifest =
+        Manifest { database: old.database, epoch: log.epoch(), checkpoint: number, replay_from, log_end, partitions };
+    log.check()?;
+    if mutant!("log-recycled-before-checkpoint") {
+        log.segments().recycle(replay_from)?;
+    }
+    directory.store(manifest.clone())?;
+    log.segments().recycle(replay_from)?;
+    directory.remove_checkpoints(|found| found != number);
+    Ok(manifest)
+}
+
+/// Reads all partitions, on several threads; gives each row, and how many bytes were read.
+pub(crate) fn load(
+    vfs: &dyn Vfs,
+    manifest: &Manifest,
+    threads: usize,
+    row: &(dyn Fn(&[u8], &[u8], Ts) + Sync),
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let load_some = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(partition) = manifest.partitions.get(index) else { return Ok(()) };
+            load_partition(vfs, manifest, index, partition, row, progress)?;
+        }
+    };
+    on_threads(threads, load_some)
+}
+
+/// Runs `work` on so many threads; the first error, if any.
+pub(crate) fn on_threads(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+    if threads <= 1 {
+        return work();
+    }
+    thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let outcomes = handles.into_iter().map(|handle| match handle.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        outcomes.collect()
+    })
+}
+
+fn load_partition(
+    vfs: &dyn Vfs,
+    manifest: &Manifest,
+    index: usize,
+    partition: &Partition,
+    row: &(dyn Fn(&[u8], &[u8], Ts) + Sync),
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
+    let name = partition_name(manifest.checkpoint, index);
+    let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
+    let len = file.len().map_err(WalError::io("measuring", &name))?;
+    let mut reader = BlockReader { file: &*file, name: &name, len, at: 0, block: Vec::new(), blocks: 0 };
+    let mut rows = 0_u64;
+    loop {
+        let before = reader.at;
+        let seed = seed(manifest.database, manifest.checkpoint, index, reader.blocks);
+        let Some(block_rows) = reader.next(seed)? else {
+            return reader.check_last(rows, partition.rows);
+        };
+        let mut fields = Fields(&reader.block);
+        for _ in 0..block_rows {
+            let (key, value) = read_row(&mut fields).ok_or_else(|| reader.corrupt(before, "a row makes no sense"))?;
+            row(key, value, partition.ts);
+        }
+        if !fields.0.is_empty() {
+            return Err(reader.corrupt(before, "bytes are left after its rows"));
+        }
+        rows += u64::from(block_rows);
+        progress(reader.at - before);
+    }
+}
+
+fn read_row<'b>(fields: &mut Fields<'b>) -> Option<(&'b [u8], &'b [u8])> {
+    let key_len = usize::try_from(fields.varint()?).ok()?;
+    let key = fields.take(key_len)?;
+    let value_len = usize::try_from(fields.varint()?).ok()?;
+    Some((key, fields.take(value_len)?))
+}
+
+struct BlockReader<'f> {
+    file: &'f dyn VfsFile,
+    name: &'f str,
+    len: u64,
+    at: u64,
+    block: Vec<u8>,
+    blocks: u64,
+}
+
+impl BlockReader<'_> {
+    /// Reads the next block, and tells how many rows it has; `None` for the last.
+    fn next(&mut self, seed: u32) -> Result<Option<u32>> {
+        let start = self.at;
+        let mut header = [0; BLOCK_HEADER];
+        self.fill(&mut header)?;
+        let mut fields = Fields(&header);
+        let numbers = fields.u32().zip(fields.u32()).zip(fields.u32());
+        let ((len, rows), checksum) = numbers.ok_or_else(|| self.corrupt(start, "it is cut short"))?;
+        let is_last = rows == 0;
+        let body = if is_last { size_of::<u64>() as u64 } else { u64::from(len) };
+        // Before anything is allocated by what a length field says.
+        if body > self.len.saturating_sub(self.at) {
+            return Err(self.corrupt(start, "a block is cut short, or its length is wrong"));
+        }
+        let mut block = std::mem::take(&mut self.block);
+        block.resize(usize::try_from(body).unwrap_or(0), 0);
+        self.fill(&mut block)?;
+        self.block = block;
+        let seeded = crc32c::crc32c_append(seed, header.get(..8).unwrap_or_default());
+        if crc32c::crc32c_append(seeded, &self.block) != checksum {
+            return Err(self.corrupt(start, "a block's checksum is wrong"));
+        }
+        self.blocks += 1;
+        Ok((!is_last).then_some(rows))
+    }
+
+    fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
+        let read = read_up_to(self.file, buf, self.at).map_err(WalError::io("reading", self.name))?;
+        if read < buf.len() {
+            return Err(self.corrupt(self.at, "it is cut short"));
+        }
+        self.at += read as u64;
+        Ok(())
+    }
+
+    fn check_last(&self, rows: u64, expected: u64) -> Result<()> {
+        let written = Fields(&self.block).u64();
+        if written != Some(rows) || rows != expected {
+            return Err(self.corrupt(self.at, "rows are missing"));
+        }
+        if self.at == self.len { Ok(()) } else { Err(self.corrupt(self.at, "bytes are left after the last block")) }
+    }
+
+    fn corrupt(&self, at: u64, what: &'static str) -> WalError {
+        WalError::corrupt(self.name, at, what)
+    }
+}

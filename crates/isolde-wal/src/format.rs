@@ -1,0 +1,298 @@
+//! What the bytes of the log mean. `docs/format.md` says the same in words.
+//!
+//! ```text
+//! segment   | header, one block of 4096 bytes | record record ... | record ... (a batch begins on a block)
+//! record    | header, 32 bytes                | body: operations                       |
+//! ```
+//!
+//! A record's header has a checksum of its own, seeded by where it stands: database, epoch, segment
+//! and LSN. So bytes of a recycled file, of an earlier epoch, or in the wrong place are no records.
+//! All numbers are little-endian. Nothing here trusts a byte before its checksum was verified, and
+//! nothing allocates by what a length field says.
+
+use isolde_types::{Ts, mutant};
+
+use crate::error::{Result, WalError};
+
+/// The format that is written, and the newest that is read.
+pub const VERSION: u32 = 1;
+/// Batches begin at multiples of this, and a segment's header takes one.
+pub const BLOCK: u64 = 4096;
+/// The bytes before a record's body.
+pub const RECORD_HEADER: usize = 32;
+
+const SEGMENT_MAGIC: [u8; 8] = *b"ISOLDLOG";
+const SEGMENT_HEADER: usize = 72;
+
+/// A position in the log: bytes since its beginning, through all segments.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Lsn(pub u64);
+
+/// The next block boundary at or after `offset`.
+#[must_use]
+pub const fn align_up(offset: u64) -> u64 {
+    offset.saturating_add(BLOCK - 1) / BLOCK * BLOCK
+}
+
+/// Reads numbers off the front of bytes.
+pub(crate) struct Fields<'b>(pub &'b [u8]);
+
+impl<'b> Fields<'b> {
+    pub fn take(&mut self, len: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// An unsigned LEB128 number of at most 10 bytes.
+    pub fn varint(&mut self) -> Option<u64> {
+        let mut value = 0_u64;
+        for shift in (0..70).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                // The shortest form alone, so that decoding and encoding gives the same bytes.
+                return (byte != 0 || shift == 0).then_some(value);
+            }
+        }
+        None
+    }
+}
+
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value as u8 & 0x7f) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// What a segment's first block says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentHeader {
+    /// Which database it belongs to: a random number given at creation.
+    pub database: u64,
+    /// Raised at every open.
+    pub epoch: u64,
+    /// The segment's number.
+    pub segment: u64,
+    /// The position of its first byte.
+    pub start: Lsn,
+    /// Its size in bytes, the header's block included.
+    pub size: u64,
+    /// Where the log ends in the segment before it. Everything up to there was on disk before this
+    /// header was written.
+    pub previous_end: Lsn,
+}
+
+impl SegmentHeader {
+    /// The header's block.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(BLOCK as usize);
+        out.extend_from_slice(&SEGMENT_MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        for number in [self.database, self.epoch, self.segment, self.start.0, self.size, self.previous_end.0] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.resize(SEGMENT_HEADER - 4, 0);
+        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+        out.resize(BLOCK as usize, 0);
+        out
+    }
+
+    /// Reads a header; `None` where there is none whose checksum is right.
+    ///
+    /// # Errors
+    /// `VersionMismatch` for one of a newer format.
+    pub fn decode(file: &str, bytes: &[u8]) -> Result<Option<SegmentHeader>> {
+        let Some(mut fields) = bytes.get(..SEGMENT_HEADER).map(Fields) else { return Ok(None) };
+        let checksum = bytes.get(..SEGMENT_HEADER - 4).map(crc32c::crc32c);
+        let mut decode = || {
+            let magic: [u8; 8] = fields.array()?;
+            let version = fields.u32()?;
+            let header = SegmentHeader {
+                database: fields.u64()?,
+                epoch: fields.u64()?,
+                segment: fields.u64()?,
+                start: Lsn(fields.u64()?),
+                size: fields.u64()?,
+                previous_end: Lsn(fields.u64()?),
+            };
+            let _reserved = fields.take(SEGMENT_HEADER - 4 - 60)?;
+            (magic == SEGMENT_MAGIC && fields.u32() == checksum).then_some((version, header))
+        };
+        match decode() {
+            Some((version, _)) if version > VERSION => {
+                Err(WalError::VersionMismatch { file: file.into(), found: version, supported: VERSION })
+            }
+            Some((_, header)) => Ok(Some(header)),
+            None => Ok(None),
+        }
+    }
+
+    /// The seed of the checksums of records at `at`.
+    pub(crate) fn seed(&self, at: Lsn) -> u32 {
+        let numbers = if mutant!("epoch-left-out-of-seed") {
+            [self.database, 0, self.segment, at.0]
+        } else if mutant!("checksum-excludes-lsn") {
+            [self.database, self.epoch, 0, 0]
+        } else {
+            [self.database, self.epoch, self.segment, at.0]
+        };
+        numbers.iter().fold(0, |seed, number| crc32c::crc32c_append(seed, &number.to_le_bytes()))
+    }
+
+    /// The position of a byte of this segment.
+    #[must_use]
+    pub fn lsn(&self, offset: u64) -> Lsn {
+        Lsn(self.start.0.saturating_add(offset))
+    }
+}
+
+/// What a record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordKind {
+    /// The writes of one transaction.
+    Commit,
+    /// No writes: it carries a durable LSN, and is written at a clean close.
+    Marker,
+}
+
+/// What stands before a record's body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordHeader {
+    /// What it is.
+    pub kind: RecordKind,
+    /// The length of the body in bytes.
+    pub body_len: u32,
+    /// The checksum of the body.
+    pub body_checksum: u32,
+    /// The commit's place in the order of all.
+    pub commit_ts: Ts,
+    /// Up to where the log was on disk when this was written.
+    pub durable: Lsn,
+}
+
+impl RecordHeader {
+    /// Appends the header of a record at `at`.
+    pub fn encode(&self, segment: &SegmentHeader, at: Lsn, out: &mut Vec<u8>) {
+        let mut fields = [0_u8; RECORD_HEADER];
+        let kind: u32 = match self.kind {
+            RecordKind::Commit => 1,
+            RecordKind::Marker => 2,
+        };
+        fields[4..8].copy_from_slice(&self.body_len.to_le_bytes());
+        fields[8..12].copy_from_slice(&self.body_checksum.to_le_bytes());
+        fields[12..16].copy_from_slice(&kind.to_le_bytes());
+        fields[16..24].copy_from_slice(&self.commit_ts.0.to_le_bytes());
+        fields[24..32].copy_from_slice(&self.durable.0.to_le_bytes());
+        let checksum = crc32c::crc32c_append(segment.seed(at), &fields[4..]);
+        fields[..4].copy_from_slice(&checksum.to_le_bytes());
+        out.extend_from_slice(&fields);
+    }
+
+    /// Reads a header at `at`; `None` where no record was written there.
+    #[must_use]
+    pub fn decode(segment: &SegmentHeader, at: Lsn, bytes: &[u8]) -> Option<RecordHeader> {
+        let mut fields = Fields(bytes.get(..RECORD_HEADER)?);
+        let checksum = fields.u32()?;
+        if checksum != crc32c::crc32c_append(segment.seed(at), fields.0) {
+            return None;
+        }
+        let (body_len, body_checksum) = (fields.u32()?, fields.u32()?);
+        let kind = match fields.u32()? {
+            1 => RecordKind::Commit,
+            2 => RecordKind::Marker,
+            _ => return None,
+        };
+        let commit_ts = Ts(fields.u64()?);
+        let durable = Lsn(fields.u64()?);
+        Some(RecordHeader { kind, body_len, body_checksum, commit_ts, durable })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment() -> SegmentHeader {
+        SegmentHeader { database: 7, epoch: 3, segment: 5, start: Lsn(1 << 20), size: 1 << 16, previous_end: Lsn(77) }
+    }
+
+    #[test]
+    fn a_header_comes_back_and_every_flipped_bit_is_noticed() {
+        let bytes = segment().encode();
+        assert_eq!(bytes.len() as u64, BLOCK);
+        assert_eq!(SegmentHeader::decode("log", &bytes).unwrap(), Some(segment()));
+        for bit in 0..SEGMENT_HEADER * 8 {
+            let mut broken = bytes.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode("log", &broken).unwrap(), None, "bit {bit}");
+        }
+        assert_eq!(SegmentHeader::decode("log", &bytes[..40]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let mut bytes = segment().encode();
+        bytes[8] = 2;
+        let checksum = crc32c::crc32c(&bytes[..SEGMENT_HEADER - 4]).to_le_bytes();
+        bytes[SEGMENT_HEADER - 4..SEGMENT_HEADER].copy_from_slice(&checksum);
+        let error = SegmentHeader::decode("log", &bytes).unwrap_err();
+        assert!(matches!(error, WalError::VersionMismatch { found: 2, supported: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_record_is_one_only_where_it_was_written() {
+        let header = RecordHeader {
+            kind: RecordKind::Commit,
+            body_len: 10,
+            body_checksum: 1,
+            commit_ts: Ts(9),
+            durable: Lsn(4),
+        };
+        let mut bytes = Vec::new();
+        header.encode(&segment(), Lsn(4096), &mut bytes);
+        assert_eq!(RecordHeader::decode(&segment(), Lsn(4096), &bytes), Some(header));
+        assert_eq!(RecordHeader::decode(&segment(), Lsn(8192), &bytes), None, "another place");
+        for other in [
+            SegmentHeader { epoch: 4, ..segment() },
+            SegmentHeader { segment: 6, ..segment() },
+            SegmentHeader { database: 8, ..segment() },
+        ] {
+            assert_eq!(RecordHeader::decode(&other, Lsn(4096), &bytes), None, "{other:?}");
+        }
+        assert_eq!(RecordHeader::decode(&segment(), Lsn(0), &[0; RECORD_HEADER]), None, "zeros are no record");
+    }
+
+    #[test]
+    fn numbers_of_any_size_come_back_and_only_in_their_shortest_form() {
+        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!(Fields(&out).varint(), Some(value));
+        }
+        assert_eq!(Fields(&[0x80, 0x00]).varint(), None);
+        assert_eq!(Fields(&[0xff; 11]).varint(), None);
+        assert_eq!(Fields(&[0x80]).varint(), None);
+    }
+}

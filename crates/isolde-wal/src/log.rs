@@ -1,0 +1,671 @@
+//! The log while it is open: places, group commit, poison.
+//!
+//! ```text
+//!  sequencer ─ give ─► queue ─ leader: take all, write, sync ─► durable_ts ─► those who wait
+//! ```
+//!
+//! Records are given places inside the sequencer, in commit_ts order: that only links them into the
+//! queue. Whoever needs its commit hard and finds no leader *leads*: it takes the whole queue, writes
+//! it and syncs it on its own thread, while others queue up behind for the next batch. So batches form
+//! by themselves, and nobody waits for company (unless it was asked for).
+//!
+//! With the queue's end the leader captures visible_ts: when everything up to that end is synced,
+//! durable_ts becomes the captured value. It is captured under the queue's latch, under which visible_ts
+//! moves, too; so the collector, which reads visible_ts first, spares either the captured state or all
+//! from it on.
+//!
+//! Worked example: t1 (commit_ts 1) finds no leader and leads a batch of one. While it syncs, t2 and t3
+//! commit and find a leader: they wait. t1's sync ends: durable_ts is 1, t1 returns; it wakes t2, which
+//! leads a batch of t2 and t3. One sync later durable_ts is 3.
+//!
+//! Any failed write or sync *poisons*: durable_ts stands still from then on, and nothing is tried again,
+//! because after a failed sync nothing is known of the bytes before it (Rebello et al., ATC 2020).
+//!
+//! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use isolde_types::sync::{Arc, Mutex, MutexGuard, thread};
+use isolde_types::{Clock, Durable, LogBody, Places, Ts, mutant};
+
+use crate::error::{Result, WalError};
+use crate::format::Lsn;
+use crate::record::record_len;
+use crate::segments::{Reservation, Segments};
+use crate::writer::{Placed, Writer};
+
+/// How hard a commit is to be before it is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Hardness {
+    /// Written to the file: it survives the process.
+    Written,
+    /// Synced: it survives the machine.
+    Synced,
+}
+
+/// When the log's thread writes and syncs what nobody waits for.
+#[derive(Clone, Debug)]
+pub struct WriteBehind {
+    /// It writes when so many bytes stand unwritten...
+    pub write_bytes: usize,
+    /// ...or since so long.
+    pub write_after: Duration,
+    /// It syncs when so many bytes stand unsynced...
+    pub sync_bytes: u64,
+    /// ...or since so long.
+    pub sync_after: Duration,
+    /// Commits wait when so many bytes stand unwritten.
+    pub limit_bytes: usize,
+}
+
+impl Default for WriteBehind {
+    fn default() -> Self {
+        WriteBehind {
+            write_bytes: 1 << 20,
+            write_after: Duration::from_secs(1),
+            sync_bytes: 64 << 20,
+            sync_after: Duration::from_secs(10),
+            limit_bytes: 64 << 20,
+        }
+    }
+}
+
+/// See the module.
+pub struct Log {
+    queue: Mutex<Queue>,
+    /// Only the leader takes it.
+    writer: Mutex<Writer>,
+    segments: Arc<Segments>,
+    durable: Arc<Durable>,
+    /// Every commit up to it is in the file.
+    written: AtomicU64,
+    poisoned: AtomicBool,
+    cause: Mutex<Option<Arc<str>>>,
+    write_behind: WriteBehind,
+    epoch: u64,
+    /// Bytes appended since the last checkpoint began.
+    since_checkpoint: AtomicU64,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    syncs: AtomicU64,
+    batches: AtomicU64,
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Figures of the log since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// How often the disk was asked to sync.
+    pub syncs: u64,
+    /// Writes, each of as many records as stood there.
+    pub batches: u64,
+    /// Records.
+    pub records: u64,
+    /// Bytes of records.
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    records: VecDeque<Placed>,
+    bytes: usize,
+    /// visible_ts when records were last given places.
+    captured: Ts,
+    leading: bool,
+    /// Somebody needs everything up to here synced.
+    wanted_synced: Ts,
+    /// Somebody needs everything up to here written.
+    wanted_written: Ts,
+    /// Bytes are in the file and not synced.
+    unsynced: u64,
+    waiters: BTreeMap<(Ts, u64), Waiter>,
+    last_ticket: u64,
+    /// The log's thread, once it runs.
+    thread: Option<thread::Thread>,
+}
+
+struct Waiter {
+    waker: Waker,
+    hardness: Hardness,
+    /// It is a parked thread, and can lead when it is woken.
+    leads: bool,
+}
+
+/// What a caller asks to be hard, see [`Log::poll_hard`].
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// Everything up to here.
+    pub ts: Ts,
+    /// How hard.
+    pub hardness: Hardness,
+    /// A leader may wait so long for company.
+    pub company: Duration,
+    /// The caller may write and sync on its own thread.
+    pub may_lead: bool,
+}
+
+/// A place among those who wait for the log. Dropping it leaves the queue.
+#[derive(Default)]
+pub struct HardWait {
+    place: Option<(Arc<Log>, (Ts, u64))>,
+}
+
+impl Drop for HardWait {
+    fn drop(&mut self) {
+        if let Some((log, ticket)) = self.place.take() {
+            let waiter = log.queue.lock().waiters.remove(&ticket);
+            drop(waiter); // under no latch: a waker's drop is foreign code
+        }
+    }
+}
+
+impl Log {
+    pub(crate) fn new(
+        writer: Writer,
+        segments: Arc<Segments>,
+        durable: Arc<Durable>,
+        write_behind: WriteBehind,
+        epoch: u64,
+    ) -> Log {
+        let ts = durable.get();
+        let queue = Queue { captured: ts, ..Queue::default() };
+        Log {
+            queue: Mutex::new(queue),
+            writer: Mutex::new(writer),
+            segments,
+            durable,
+            written: AtomicU64::new(ts.0),
+            poisoned: AtomicBool::new(false),
+            cause: Mutex::new(None),
+            write_behind,
+            epoch,
+            since_checkpoint: AtomicU64::new(0),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The number of this opening; with a commit_ts it is unique for ever.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Up to where commits are durable.
+    #[must_use]
+    pub fn durable(&self) -> &Arc<Durable> {
+        &self.durable
+    }
+
+    /// Figures since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { syncs, batches, records, bytes } = &self.counts;
+        LogStats { syncs: load(syncs), batches: load(batches), records: load(records), bytes: load(bytes) }
+    }
+
+    /// Bytes that were appended since the last checkpoint began.
+    #[must_use]
+    pub fn since_checkpoint(&self) -> u64 {
+        self.since_checkpoint.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn segments(&self) -> &Arc<Segments> {
+        &self.segments
+    }
+
+    /// A checkpoint begins: bytes are counted anew.
+    pub(crate) fn begin_checkpoint(&self) {
+        self.since_checkpoint.store(0, Ordering::Relaxed);
+    }
+
+    /// The segment that is written now, and up to where the log is on disk.
+    pub(crate) fn position(&self) -> (u64, Lsn) {
+        let writer = self.writer.lock();
+        (writer.segment(), writer.durable())
+    }
+
+    // --- admission -------------------------------------------------------------------------------
+
+    /// Makes sure that a record of such a body can be appended. Before a commit takes its place: after
+    /// that nothing may fail for want of space.
+    ///
+    /// *Blocks* while the log has too much to write, and while it must prepare a segment.
+    ///
+    /// # Errors
+    /// `Poisoned`; `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
+    pub fn admit(self: &Arc<Self>, body_len: usize) -> Result<Reservation> {
+        self.check()?;
+        let len = record_len(&LogBody::default()) + body_len;
+        let reservation = self.segments.reserve(len)?;
+        let mut queue = self.queue.lock();
+        while queue.bytes > self.write_behind.limit_bytes || (queue.thread.is_none() && self.overdue(&queue)) {
+            if queue.leading {
+                // Its leader writes all that stands there; this thread has nothing better to do.
+                drop(queue);
+                drop(self.writer.lock());
+                self.check()?;
+                queue = self.queue.lock();
+                continue;
+            }
+            queue.wanted_written = queue.captured;
+            self.lead(queue);
+            self.check()?;
+            queue = self.queue.lock();
+        }
+        Ok(reservation)
+    }
+
+    fn overdue(&self, queue: &Queue) -> bool {
+        queue.bytes >= self.write_behind.write_bytes
+    }
+
+    // --- waiting ---------------------------------------------------------------------------------
+
+    /// Whether everything up to `ts` is as hard as that.
+    #[must_use]
+    pub fn is_hard(&self, ts: Ts, hardness: Hardness) -> bool {
+        match hardness {
+            Hardness::Synced => self.durable.get() >= ts,
+            // Acquire: the bytes are in the file.
+            Hardness::Written => Ts(self.written.load(Ordering::Acquire)) >= ts,
+        }
+    }
+
+    /// Fails if a write or a sync has failed.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn check(&self) -> Result<()> {
+        if !self.is_poisoned() {
+            return Ok(());
+        }
+        let cause = self.cause.lock().clone();
+        Err(WalError::Poisoned(cause.unwrap_or_else(|| "unknown".into())))
+    }
+
+    /// Whether a write or a sync has failed.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        // Acquire: pairs with the Release in `poison`; durable_ts stands still from then on.
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Ready when everything up to `need.ts` is hard, or will never be.
+    ///
+    /// A caller that may lead writes and syncs inside the call, if nobody does; else the task of `cx` is
+    /// woken when the batch is done.
+    ///
+    /// *Cancel safety*: dropping `wait` leaves the queue; what was placed is written all the same.
+    ///
+    /// # Errors
+    /// `Poisoned`: it may be hard, or not, or be so after the next open.
+    pub fn poll_hard(self: &Arc<Self>, need: Need, cx: &mut Context<'_>, wait: &mut HardWait) -> Poll<Result<()>> {
+        loop {
+            if self.is_hard(need.ts, need.hardness) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Err(poisoned) = self.check() {
+                return Poll::Ready(Err(poisoned));
+            }
+            let waker = cx.waker().clone();
+            let mut queue = self.queue.lock();
+            // Again under the latch, under which both move: no wake-up is lost.
+            if self.is_hard(need.ts, need.hardness) || self.is_poisoned() {
+                continue;
+            }
+            queue.want(need);
+            if queue.leading {
+                let replaced = self.enqueue(&mut queue, need, waker, wait);
+                drop(queue);
+                drop(replaced);
+                return Poll::Pending;
+            }
+            match queue.thread.clone() {
+                Some(thread) if !need.may_lead => {
+                    let replaced = self.enqueue(&mut queue, need, waker, wait);
+                    drop(queue);
+                    drop(replaced);
+                    thread.unpark();
+                    return Poll::Pending;
+                }
+                _ => self.lead_in_company(queue, need.company),
+            }
+        }
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        queue: &mut Queue,
+        need: Need,
+        waker: Waker,
+        wait: &mut HardWait,
+    ) -> [Option<Waiter>; 2] {
+        queue.last_ticket += 1;
+        let ticket = (need.ts, queue.last_ticket);
+        let before = wait.place.take().and_then(|(_, ticket)| queue.waiters.remove(&ticket));
+        let waiter = Waiter { waker, hardness: need.hardness, leads: need.may_lead };
+        let replaced = queue.waiters.insert(ticket, waiter);
+        wait.place = Some((Arc::clone(self), ticket));
+        [before, replaced]
+    }
+
+    /// Makes everything that was placed so far durable. *Blocks* for a sync.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn flush(&self) -> Result<()> {
+        loop {
+            self.check()?;
+            let mut queue = self.queue.lock();
+            if queue.records.is_empty() && queue.unsynced == 0 && !queue.leading {
+                return Ok(());
+            }
+            if queue.leading {
+                drop(queue);
+                drop(self.writer.lock());
+                thread::yield_now();
+                continue;
+            }
+            queue.wanted_synced = queue.captured;
+            self.lead(queue);
+        }
+    }
+
+    // --- leading ---------------------------------------------------------------------------------
+
+    fn lead_in_company(&self, mut queue: MutexGuard<'_, Queue>, company: Duration) {
+        if company.is_zero() || cfg!(any(shuttle, loom)) {
+            return self.lead(queue);
+        }
+        queue.leading = true;
+        drop(queue);
+        thread::sleep(company);
+        self.lead(self.queue.lock());
+    }
+
+    /// Writes everything that stands in the queue, syncs it if anyone needs that, and wakes those whose
+    /// wait is over, and the next leader.
+    fn lead(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.leading = true;
+        let records = std::mem::take(&mut queue.records);
+        let bytes = std::mem::take(&mut queue.bytes);
+        let mut captured = queue.captured;
+        let sync = queue.wanted_synced > self.durable.get() || queue.unsynced >= self.write_behind.sync_bytes;
+        self.durable.announce(captured);
+        drop(queue);
+
+        let unwinding = Unwinding(self);
+        let outcome = self.write_batch(records, bytes, sync);
+        if mutant!("captured-read-after-write") {
+            captured = self.queue.lock().captured;
+        }
+        std::mem::forget(unwinding);
+        self.after_batch(captured, sync, outcome);
+    }
+
+    fn write_batch(&self, records: VecDeque<Placed>, bytes: usize, sync: bool) -> Result<u64> {
+        let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
+        count(&self.counts.records, records.len() as u64);
+        count(&self.counts.bytes, bytes as u64);
+        count(&self.since_checkpoint, bytes as u64);
+        let mut writer = self.writer.lock();
+        if !records.is_empty() {
+            count(&self.counts.batches, 1);
+            writer.append(records)?;
+        }
+        if sync && !mutant!("acknowledged-before-sync") {
+            count(&self.counts.syncs, 1);
+            writer.sync()?;
+        }
+        Ok(writer.unsynced())
+    }
+
+    fn after_batch(&self, captured: Ts, sync: bool, outcome: Result<u64>) {
+        let mut queue = self.queue.lock();
+        queue.leading = false;
+        match outcome {
+            Ok(unsynced) => {
+                queue.unsynced = unsynced;
+                self.written.fetch_max(captured.0, Ordering::Release);
+                if sync {
+                    self.durable.advance(captured);
+                }
+                self.durable.withdraw();
+                self.advance_idle(&queue);
+            }
+            Err(error) => {
+                drop(queue);
+                return self.poison(&error);
+            }
+        }
+        let (done, next) = self.next_after(&mut queue);
+        drop(queue);
+        wake_all(done);
+        match next {
+            Next::Nobody => {}
+            Next::Waiter(waker) => wake_all([waker]),
+            Next::Thread(thread) => thread.unpark(),
+        }
+    }
+
+    /// With nothing unwritten or unsynced, everything visible is hard: commits that failed left a hole.
+    fn advance_idle(&self, queue: &Queue) {
+        if queue.records.is_empty() && !queue.leading {
+            self.written.fetch_max(queue.captured.0, Ordering::Release);
+            if queue.unsynced == 0 {
+                self.durable.advance(queue.captured);
+            }
+        }
+    }
+
+    /// Those whose wait is over, and who leads next: a parked thread, else the log's thread; never a
+    /// task, which may be dropped or not polled.
+    fn next_after(&self, queue: &mut Queue) -> (Vec<Waker>, Next) {
+        let durable = self.durable.get();
+        let written = Ts(self.written.load(Ordering::Acquire));
+        let over = |(ts, _): &(Ts, u64), waiter: &Waiter| match waiter.hardness {
+            Hardness::Synced => *ts <= durable || mutant!("follower-acknowledged-early"),
+            Hardness::Written => *ts <= written,
+        };
+        let done: Vec<(Ts, u64)> =
+            queue.waiters.iter().filter(|(ticket, waiter)| over(ticket, waiter)).map(|(ticket, _)| *ticket).collect();
+        let mut remove = |ticket: &(Ts, u64)| queue.waiters.remove(ticket).map(|waiter| waiter.waker);
+        let wakers = done.iter().filter_map(&mut remove).collect();
+        let leads_next = |waiter: &Waiter| waiter.leads || mutant!("leadership-to-a-task");
+        let next = queue.waiters.iter().find(|(_, waiter)| leads_next(waiter)).map(|(ticket, _)| *ticket);
+        let next = match next.and_then(|ticket| queue.waiters.remove(&ticket)) {
+            Some(waiter) => Next::Waiter(waiter.waker),
+            None if queue.waiters.is_empty() => Next::Nobody,
+            None => queue.thread.clone().map_or(Next::Nobody, Next::Thread),
+        };
+        (wakers, next)
+    }
+
+    /// From now on nothing is written, and durable_ts stands still.
+    fn poison(&self, error: &WalError) {
+        let mut cause = self.cause.lock();
+        if cause.is_none() {
+            *cause = Some(error.to_string().into());
+        }
+        drop(cause);
+        if mutant!("no-poison-after-error") {
+            self.queue.lock().leading = false;
+            return;
+        }
+        let mut queue = self.queue.lock();
+        queue.leading = false;
+        self.poisoned.store(true, Ordering::Release);
+        self.durable.withdraw();
+        let waiters = std::mem::take(&mut queue.waiters);
+        drop(queue);
+        wake_all(waiters.into_values().map(|waiter| waiter.waker));
+    }
+
+    // --- the log's thread ------------------------------------------------------------------------
+
+    /// What nobody waits for: leads for tasks, writes and syncs what is overdue, prepares the next
+    /// segment. `state` is kept between calls.
+    pub fn tend(&self, now: Duration, state: &mut Tending) {
+        if self.is_poisoned() {
+            return;
+        }
+        let queue = self.queue.lock();
+        let unwritten_since = *state.unwritten_since.get_or_insert(now);
+        let unsynced_since = *state.unsynced_since.get_or_insert(now);
+        let elapsed = |since: Duration| now.saturating_sub(since);
+        let write = !queue.records.is_empty()
+            && (self.overdue(&queue) || elapsed(unwritten_since) >= self.write_behind.write_after);
+        let standing = !queue.records.is_empty() || queue.unsynced > 0;
+        let sync = standing
+            && (queue.unsynced >= self.write_behind.sync_bytes
+                || elapsed(unsynced_since) >= self.write_behind.sync_after);
+        let wanted = queue.waiters.values().any(|waiter| !waiter.leads);
+        if queue.records.is_empty() || write || sync {
+            state.unwritten_since = None;
+        }
+        if !standing || sync {
+            state.unsynced_since = None;
+        }
+        if (write || sync || wanted) && !queue.leading {
+            let mut queue = queue;
+            if sync {
+                queue.wanted_synced = queue.captured;
+            }
+            self.lead(queue);
+        } else {
+            drop(queue);
+        }
+        // A failure is reported by the admission that needs the space.
+        let _ = self.segments.prepare_ahead();
+    }
+
+    /// Runs [`tend`](Log::tend) on a thread of its own, until the log is closed or dropped.
+    ///
+    /// # Errors
+    /// `Io` where no thread can be had.
+    pub fn start_thread(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Result<thread::JoinHandle<()>> {
+        const LOOK: Duration = Duration::from_millis(200);
+        let weak = Arc::downgrade(self);
+        let run = move || {
+            let mut state = Tending::default();
+            while let Some(log) = weak.upgrade() {
+                let tended = catch_unwind(AssertUnwindSafe(|| log.tend(clock.now(), &mut state)));
+                if tended.is_err() {
+                    log.poison(&WalError::Poisoned("the log's thread panicked".into()));
+                }
+                let ended = log.queue.lock().thread.is_none();
+                drop(log);
+                if ended {
+                    return;
+                }
+                thread::park_timeout(LOOK);
+            }
+        };
+        let mut queue = self.queue.lock();
+        let handle = thread::Builder::new()
+            .name("isolde-log".to_owned())
+            .spawn(run)
+            .map_err(WalError::io("starting the thread of", "log"))?;
+        queue.thread = Some(handle.thread().clone());
+        Ok(handle)
+    }
+
+    /// Ends the log's thread; call before joining it.
+    pub fn stop_thread(&self) {
+        if let Some(thread) = self.queue.lock().thread.take() {
+            thread.unpark();
+        }
+    }
+
+    /// Makes everything durable, and writes down that it is. Gives the end of the log.
+    ///
+    /// # Errors
+    /// `Poisoned`, `Io`.
+    pub fn finish(&self) -> Result<Lsn> {
+        self.flush()?;
+        let mut writer = self.writer.lock();
+        writer.mark()?;
+        Ok(writer.durable())
+    }
+}
+
+impl Queue {
+    fn want(&mut self, need: Need) {
+        match need.hardness {
+            Hardness::Synced => self.wanted_synced = self.wanted_synced.max(need.ts),
+            Hardness::Written => self.wanted_written = self.wanted_written.max(need.ts),
+        }
+    }
+}
+
+/// What the log's thread remembers between two looks.
+#[derive(Debug, Default)]
+pub struct Tending {
+    unwritten_since: Option<Duration>,
+    unsynced_since: Option<Duration>,
+}
+
+enum Next {
+    Nobody,
+    Waiter(Waker),
+    Thread(thread::Thread),
+}
+
+/// A leader that unwinds poisons: nobody knows what it has written.
+struct Unwinding<'l>(&'l Log);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.0.poison(&WalError::Poisoned("a leader panicked".into()));
+    }
+}
+
+fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        // A panic in a waker is somebody else's, and keeps no other from being woken.
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
+}
+
+impl Places for Log {
+    fn give(
+        &self,
+        records: &mut dyn Iterator<Item = (Ts, LogBody)>,
+        publish: &mut dyn FnMut() -> Ts,
+    ) -> Vec<Waker> {
+        let mut queue = self.queue.lock();
+        for (ts, body) in records {
+            queue.bytes += record_len(&body);
+            queue.records.push_back(Placed { ts, body });
+        }
+        queue.captured = publish();
+        if self.is_poisoned() {
+            return Vec::new();
+        }
+        if queue.records.is_empty() {
+            self.advance_idle(&queue);
+            let (mut wakers, next) = self.next_after(&mut queue);
+            if let Next::Waiter(waker) = next {
+                wakers.push(waker);
+            }
+            return wakers;
+        }
+        if queue.bytes >= self.write_behind.write_bytes
+            && let Some(thread) = queue.thread.clone()
+        {
+            drop(queue);
+            thread.unpark();
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,132 @@
+//! A record's body: what one transaction wrote, as after-images.
+//!
+//! Increments and merges are resolved before they come here, so redo only repeats and needs no
+//! operator; doing it twice is doing it once.
+
+use isolde_types::LogBody;
+
+use crate::format::{Fields, RECORD_HEADER, put_varint};
+
+/// The operations of a body, one after the other.
+///
+/// ```text
+/// operation   value length + 1 (0: deleted) | key length | key | value      lengths as LEB128
+/// ```
+#[derive(Debug, Default)]
+pub struct BodyWriter {
+    bytes: Vec<u8>,
+}
+
+impl BodyWriter {
+    /// An empty body with room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> BodyWriter {
+        BodyWriter { bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// The most that an operation can take in a body.
+    #[must_use]
+    pub const fn bound(key: usize, value: usize) -> usize {
+        const LENGTHS: usize = 20;
+        LENGTHS + key + value
+    }
+
+    /// Adds an operation: `key` has this value from now on, or none.
+    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
+        put_varint(&mut self.bytes, value.map_or(0, |value| value.len() as u64 + 1));
+        put_varint(&mut self.bytes, key.len() as u64);
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+    }
+
+    /// The body, with its checksum.
+    #[must_use]
+    pub fn finish(self) -> LogBody {
+        LogBody { checksum: crc32c::crc32c(&self.bytes), bytes: self.bytes }
+    }
+}
+
+/// What a record with such a body takes in the log.
+pub(crate) fn record_len(body: &LogBody) -> usize {
+    RECORD_HEADER + body.bytes.len()
+}
+
+/// The operations of a body, read one after the other; ends with an `Err` where they make no sense.
+#[derive(Debug)]
+pub struct Operations<'b> {
+    rest: &'b [u8],
+}
+
+/// An operation could not be read. (The checksum was right, so it was written that way.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed;
+
+impl<'b> Operations<'b> {
+    /// The operations in `body`.
+    #[must_use]
+    pub fn new(body: &'b [u8]) -> Operations<'b> {
+        Operations { rest: body }
+    }
+
+    fn read(&mut self) -> Option<(&'b [u8], Option<&'b [u8]>)> {
+        let mut fields = Fields(self.rest);
+        let value_len = fields.varint()?;
+        let key_len = usize::try_from(fields.varint()?).ok()?;
+        let key = fields.take(key_len)?;
+        let value = match value_len.checked_sub(1) {
+            None => None,
+            Some(len) => Some(fields.take(usize::try_from(len).ok()?)?),
+        };
+        self.rest = fields.0;
+        Some((key, value))
+    }
+}
+
+impl<'b> Iterator for Operations<'b> {
+    type Item = Result<(&'b [u8], Option<&'b [u8]>), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let read = self.read().ok_or(Malformed);
+        if read.is_err() {
+            self.rest = &[];
+        }
+        Some(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn operations_come_back(ops in prop::collection::vec((any::<Vec<u8>>(), any::<Option<Vec<u8>>>()), 0..20)) {
+            let mut writer = BodyWriter::default();
+            for (key, value) in &ops {
+                let before = writer.bytes.len();
+                writer.push(key, value.as_deref());
+                let bound = BodyWriter::bound(key.len(), value.as_ref().map_or(0, Vec::len));
+                prop_assert!(writer.bytes.len() - before <= bound);
+            }
+            let body = writer.finish();
+            let read: Result<Vec<_>, _> = Operations::new(&body.bytes).collect();
+            let expected: Vec<_> = ops.iter().map(|(k, v)| (&k[..], v.as_deref())).collect();
+            prop_assert_eq!(read.unwrap(), expected);
+        }
+
+        #[test]
+        fn any_bytes_are_operations_or_malformed(bytes: Vec<u8>) {
+            let mut again = BodyWriter::default();
+            let read: Result<Vec<_>, _> = Operations::new(&bytes).collect();
+            if let Ok(ops) = read {
+                ops.iter().for_each(|(key, value)| again.push(key, *value));
+                prop_assert_eq!(again.bytes, bytes, "decoding and encoding gives the same bytes");
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Segment files: prepared ahead, recycled, and enough of them for all that was admitted.
+//!
+//! A segment is written with zeros to its full size before it is used: on most file systems a sync
+//! of bytes that were allocated and not written must write the file's own structure, too, and takes
+//! twice as long.
+//!
+//! Admission reserves space for what a transaction may append, before it takes its place in the order
+//! of commits; so nothing fails for space afterwards.
+
+use std::collections::VecDeque;
+
+use isolde_types::Ts;
+use isolde_types::sync::{Arc, Mutex};
+
+use crate::error::{Result, WalError};
+use crate::format::BLOCK;
+use crate::manifest::create;
+use crate::vfs::{Vfs, write_all_at};
+
+/// How many prepared segments are kept when the log is recycled.
+const KEEP: usize = 2;
+const ZEROS: usize = 1 << 20;
+
+/// The name of a segment's file.
+#[must_use]
+pub fn segment_name(segment: u64) -> String {
+    format!("log-{segment:016x}")
+}
+
+/// The number in a segment's name.
+#[must_use]
+pub fn segment_number(name: &str) -> Option<u64> {
+    numbered(name, "log-")
+}
+
+pub(crate) fn spare_number(name: &str) -> Option<u64> {
+    numbered(name, "spare-")
+}
+
+/// Reads names back that were made with 16 lower-case hexadecimal digits, and no others.
+fn numbered(name: &str, prefix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix).filter(|digits| digits.len() == 16)?;
+    let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// See the module.
+pub(crate) struct Segments {
+    vfs: Arc<dyn Vfs>,
+    segment_bytes: u64,
+    space: Mutex<Space>,
+    /// Held by whoever prepares a segment, so that not all do at once.
+    preparing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Space {
+    /// Bytes left in the segment that is written.
+    left: u64,
+    spares: VecDeque<String>,
+    next_spare: u64,
+    /// Admitted and not written yet.
+    reserved: u64,
+    /// The largest reservation since the log was last empty: a segment may end with so much unused.
+    largest: u64,
+    /// Written segments that may still be needed, oldest first, each with its last commit.
+    closed: VecDeque<(u64, Ts)>,
+}
+
+impl Space {
+    fn fits(&self, more: u64, segment_bytes: u64) -> bool {
+        let largest = self.largest.max(more);
+        let spares = self.spares.len() as u64;
+        let usable = segment_bytes.saturating_sub(BLOCK).saturating_sub(largest);
+        self.reserved + more <= self.left.saturating_sub(largest.min(self.left)) + spares * usable
+            || self.reserved + more <= self.left
+    }
+}
+
+/// Space in the log for one record; given back when dropped.
+pub struct Reservation {
+    segments: Arc<Segments>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// The record was placed: its space is given back when it is written.
+    pub fn placed(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.segments.release(self.bytes);
+    }
+}
+
+/// What a record reserves: itself, and the way to the next block boundary.
+pub(crate) const fn reservation(record_len: usize) -> u64 {
+    record_len as u64 + BLOCK
+}
+
+impl Segments {
+    pub fn new(vfs: Arc<dyn Vfs>, segment_bytes: u64, closed: Vec<(u64, Ts)>) -> Segments {
+        let space = Space { closed: closed.into(), ..Space::default() };
+        Segments { vfs, segment_bytes, space: Mutex::new(space), preparing: Mutex::new(()) }
+    }
+
+    /// The largest record that a segment can hold.
+    pub fn record_limit(&self) -> usize {
+        usize::try_from(self.segment_bytes.saturating_sub(2 * BLOCK)).unwrap_or(usize::MAX)
+    }
+
+    /// Adopts a prepared file that was found at opening.
+    pub fn adopt(&self, spare: u64, name: String) {
+        let mut space = self.space.lock();
+        space.next_spare = space.next_spare.max(spare + 1);
+        space.spares.push_back(name);
+    }
+
+    /// Reserves space for a record. Prepares a segment if there is none left; that takes a while.
+    pub fn reserve(self: &Arc<Self>, record_len: usize) -> Result<Reservation> {
+        if record_len > self.record_limit() {
+            return Err(WalError::TooLarge { bytes: record_len, limit: self.record_limit() });
+        }
+        let bytes = reservation(record_len);
+        while !self.try_reserve(bytes) {
+            self.prepare(|space| space.fits(bytes, self.segment_bytes))?;
+        }
+        Ok(Reservation { segments: Arc::clone(self), bytes })
+    }
+
+    fn try_reserve(&self, bytes: u64) -> bool {
+        let mut space = self.space.lock();
+        let fits = space.fits(bytes, self.segment_bytes);
+        if fits {
+            space.reserved += bytes;
+            space.largest = space.largest.max(bytes);
+        }
+        fits
+    }
+
+    pub fn release(&self, bytes: u64) {
+        let mut space = self.space.lock();
+        space.reserved = space.reserved.saturating_sub(bytes);
+        if space.reserved == 0 {
+            space.largest = 0;
+        }
+    }
+
+    /// Makes sure that the next segment is ready.
+    pub fn prepare_ahead(&self) -> Result<()> {
+        self.prepare(|space| !space.spares.is_empty())
+    }
+
+    /// Prepares one segment, unless by now it is `enough`.
+    fn prepare(&self, enough: impl Fn(&Space) -> bool) -> Result<()> {
+        let _preparing = self.preparing.lock();
+        let name = {
+            let mut space = self.space.lock();
+            if enough(&space) {
+                return Ok(());
+            }
+            space.next_spare += 1;
+            format!("spare-{:016x}", space.next_spare - 1)
+        };
+        match self.write_zeros(&name) {
+            Ok(()) => self.space.lock().spares.push_back(name),
+            Err(error) => {
+                // Whatever was written must not take the space that others need.
+                let _ = self.vfs.remove(&name);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_zeros(&self, name: &str) -> Result<()> {
+        let file = create(&*self.vfs, name)?;
+        let zeros = vec![0; ZEROS.min(usize::try_from(self.segment_bytes).unwrap_or(ZEROS))];
+        let mut at = 0;
+        while at < self.segment_bytes {
+            let chunk = (self.segment_bytes - at).min(zeros.len() as u64);
+            let chunk = zeros.get(..usize::try_from(chunk).unwrap_or(0)).unwrap_or_default();
+            write_all_at(&*file, chunk, at).map_err(WalError::io("preparing", name))?;
+            at += chunk.len() as u64;
+        }
+        file.sync().map_err(WalError::io("syncing", name))
+    }
+
+    /// A prepared file for the next segment.
+    pub fn take_spare(&self) -> Result<String> {
+        loop {
+            if let Some(name) = self.space.lock().spares.pop_front() {
+                return Ok(name);
+            }
+            self.prepare_ahead()?;
+        }
+    }
+
+    /// So much is left in the segment that is written.
+    pub fn set_left(&self, left: u64) {
+        self.space.lock().left = left;
+    }
+
+    /// A segment is full; its last commit is `last`.
+    pub fn close(&self, segment: u64, last: Ts) {
+        self.space.lock().closed.push_back((segment, last));
+    }
+
+    /// The first segment that has a commit after `ts`; `current` if that is the one that is written.
+    pub fn first_after(&self, ts: Ts, current: u64) -> u64 {
+        let space = self.space.lock();
+        space.closed.iter().find(|(_, last)| *last > ts).map_or(current, |(segment, _)| *segment)
+    }
+
+    /// Gives segments before `keep_from` back: some become the next ones, the others go.
+    pub fn recycle(&self, keep_from: u64) -> Result<()> {
+        loop {
+            let (segment, spare) = {
+                let mut space = self.space.lock();
+                match space.closed.front() {
+                    Some((segment, _)) if *segment < keep_from => {}
+                    _ => return Ok(()),
+                }
+                let Some((segment, _)) = space.closed.pop_front() else { return Ok(()) };
+                let spare = (space.spares.len() < KEEP).then(|| {
+                    space.next_spare += 1;
+                    space.next_spare - 1
+                });
+                (segment, spare)
+            };
+            self.give_back(&segment_name(segment), spare)?;
+        }
+    }
+
+    fn give_back(&self, name: &str, spare: Option<u64>) -> Result<()> {
+        let right_size = || {
+            let file = self.vfs.open(name, crate::vfs::OpenMode::Read).ok()?;
+            file.len().ok().filter(|len| *len == self.segment_bytes)
+        };
+        match spare.filter(|_| right_size().is_some()) {
+            Some(spare) => {
+                let new_name = format!("spare-{spare:016x}");
+                self.vfs.rename(name, &new_name).map_err(WalError::io("recycling", name))?;
+                self.space.lock().spares.push_back(new_name);
+                Ok(())
+            }
+            None => self.vfs.remove(name).map_err(WalError::io("removing", name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_and_others_are_refused() {
+        assert_eq!(segment_number(&segment_name(0xab)), Some(0xab));
+        for name in ["log-1", "log-00000000000000AB", "log-+000000000000001", "log-000000000000000g", "LOCK", "log-"] {
+            assert_eq!(segment_number(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reservation_counts_what_the_end_of_a_segment_may_waste() {
+        let mut space = Space { left: 10_000, largest: 0, ..Space::default() };
+        assert!(space.fits(10_000, 65_536));
+        space.reserved = 6_000;
+        assert!(!space.fits(6_000, 65_536), "no spare, and no room");
+        space.spares.push_back("spare".into());
+        assert!(space.fits(6_000, 65_536));
+        assert!(!space.fits(60_000, 65_536));
+    }
+}
