@@ -207,6 +207,17 @@ impl Chain {
         removed
     }
 
+    /// Makes this the only version: what recovery found. Nobody reads yet, so nothing older is kept.
+    pub(crate) fn restore(&mut self, ts: Ts, value: Option<Packed>, size: &mut Size) -> Removed {
+        let gone = self.size();
+        size.versions -= gone.versions;
+        size.bytes -= gone.bytes;
+        let newest = Committed { ts, value };
+        size.grow(1, newest.value_size());
+        let earlier = std::mem::replace(self, Chain { newest, older: None, in_flight: None });
+        Removed { newest: earlier.newest.value, ..Removed::default() }
+    }
+
     /// Takes the in-flight version of this transaction away.
     pub(crate) fn withdraw(&mut self, status: &Arc<Status>, size: &mut Size) -> Removed {
         let in_flight = self.in_flight.take_if(|in_flight| in_flight.is_of(Some(status)));

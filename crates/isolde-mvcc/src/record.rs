@@ -155,6 +155,11 @@ impl<C: RecordCell> Record<C> {
         self.change(|chain, size| chain.install(version, size));
     }
 
+    /// Makes this the record's only version, as recovery found it.
+    pub(crate) fn restore(&self, ts: Ts, value: Option<Packed>) {
+        self.change(|chain, size| chain.restore(ts, value, size));
+    }
+
     /// Takes the transaction's in-flight version away: it never was.
     pub fn withdraw(&self, status: &Arc<Status>) {
         self.change(|chain, size| chain.withdraw(status, size));

@@ -17,6 +17,7 @@ use crate::live::Live;
 use crate::points::Points;
 use crate::record::{Latest, ReadAt, Record, Shared};
 use crate::status::Status;
+use crate::value::Packed;
 
 /// Records by key, and what nobody can see any more.
 pub struct Store<C: RecordCell> {
@@ -108,6 +109,20 @@ impl<C: RecordCell> Store<C> {
         let record = Record::new(key, hash, &self.shared);
         self.shared.counters.add(hash, own_size(&record, 1));
         record
+    }
+
+    /// What recovery found: at `ts`, `key` had this value, or none. Nobody reads meanwhile, and the
+    /// changes of one key come in their order.
+    pub fn restore(&self, key: &[u8], value: Option<&[u8]>, ts: Ts) {
+        match value {
+            Some(value) => self.find_or_create(key).restore(ts, Some(Packed::copy(value))),
+            None => {
+                if let Some(record) = self.find(key) {
+                    record.restore(ts, None);
+                    self.note_garbage(&record);
+                }
+            }
+        }
     }
 
     // --- scanning ----------------------------------------------------------------------------------

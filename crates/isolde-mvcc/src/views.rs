@@ -28,7 +28,7 @@
 use crossbeam_utils::CachePadded;
 use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, Mutex, RwLock, thread_number};
-use isolde_types::{Ts, mutant};
+use isolde_types::{Durable, Ts, mutant};
 
 use crate::live::Live;
 use crate::timeline::Timeline;
@@ -48,6 +48,8 @@ pub struct Views {
     overflow_pages: AtomicUsize,
     overflow: RwLock<Vec<Arc<Page>>>,
     cached: Mutex<Cached>,
+    /// What a log makes durable is live, too: after a failure it is all that is served.
+    durable: Option<Arc<Durable>>,
 }
 
 #[derive(Debug)]
@@ -128,12 +130,23 @@ impl Views {
     /// No view is registered.
     #[must_use]
     pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// The same, of a database whose commits become durable later than visible.
+    #[must_use]
+    pub fn sparing(durable: Arc<Durable>) -> Self {
+        Self::with(Some(durable))
+    }
+
+    fn with(durable: Option<Arc<Durable>>) -> Self {
         Views {
             floor: CachePadded::new(AtomicU64::new(0)),
             first: Page::new(),
             overflow_pages: AtomicUsize::new(0),
             overflow: RwLock::new(Vec::new()),
             cached: Mutex::new(Cached { live: Live::new([], Ts::ZERO), uses_left: 0 }),
+            durable,
         }
     }
 
@@ -150,12 +163,33 @@ impl Views {
         View { slot, ts }
     }
 
+    /// Registers a view at durable_ts, or at visible_ts where nothing becomes durable.
+    #[must_use]
+    pub fn register_durable(&self, timeline: &Timeline) -> View {
+        let Some(durable) = &self.durable else { return self.register(timeline) };
+        let mut ts = durable.get();
+        let slot = self.claim(ts);
+        // The collector reads durable_ts, then the slots; this side writes the slot, then reads durable_ts.
+        // So either it is still the durable_ts that the collector spares, or another is taken.
+        loop {
+            let now = durable.get();
+            if now == ts {
+                return View { slot, ts };
+            }
+            ts = now;
+            slot.ts.store(ts.0, Ordering::SeqCst);
+        }
+    }
+
     /// The views that are live now; exact, at the price of reading every slot in use.
     #[must_use]
     pub fn live(&self, timeline: &Timeline) -> Live {
         let upto = timeline.visible();
         self.floor.fetch_max(upto.0, Ordering::SeqCst);
-        let live = Live::new(self.first.timestamps(), upto);
+        // Before the slots are read: see `register_durable`.
+        let protected = self.durable.as_ref().map_or([None, None], |durable| durable.protected());
+        let protected = protected.into_iter().flatten().filter(|ts| *ts < upto);
+        let live = Live::new(self.first.timestamps().chain(protected), upto);
         if self.overflow_pages.load(Ordering::SeqCst) == 0 {
             return live;
         }
@@ -237,7 +271,7 @@ mod tests {
     use crate::status::{Exposure, Status};
 
     fn commit(timeline: &Timeline) -> Ts {
-        let (ts, wakers) = timeline.commit_at_once(&Status::new(TxnId(1), Exposure::Exposed));
+        let (ts, wakers) = timeline.commit_at_once(&Status::new(TxnId(1), Exposure::Exposed), None);
         wakers.wake();
         ts
     }

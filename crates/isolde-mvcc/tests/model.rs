@@ -94,7 +94,7 @@ fn run(steps: Vec<Step>) {
                     record.read(ReadAt::Newest, None).value.map(|v| v[0]),
                     states[states.len() - 1].get(&key).copied()
                 );
-                let (_, wakers) = timeline.commit_at_once(&status);
+                let (_, wakers) = timeline.commit_at_once(&status, None);
                 wakers.wake();
                 if record.settle(&views.cached_live(&timeline)) {
                     store.note_garbage(&record);

@@ -27,8 +27,8 @@ impl Wake for Panics {
 fn a_waker_that_panics_keeps_no_other_from_being_woken() {
     let timeline = Timeline::new();
     let first = Status::new(TxnId(1), Exposure::Exposed);
-    timeline.order(&first);
-    let (ts, none) = timeline.commit_at_once(&Status::new(TxnId(2), Exposure::Exposed));
+    timeline.order(&first, None);
+    let (ts, none) = timeline.commit_at_once(&Status::new(TxnId(2), Exposure::Exposed), None);
     assert!(none.is_empty());
     let flag = Arc::new(Flag(AtomicBool::new(false)));
     let (panics, flagged) = (Waker::from(Arc::new(Panics)), Waker::from(Arc::clone(&flag)));

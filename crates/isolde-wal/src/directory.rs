@@ -21,7 +21,7 @@ use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, MutexGuard};
 use isolde_types::{Durable, Ts, mutant};
 
-use crate::checkpoint::{self, checkpoint_number, on_threads};
+use crate::checkpoint::{self, CheckpointConfig, Source, checkpoint_number, on_threads, write_partitions};
 use crate::error::{Result, WalError};
 use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SegmentHeader};
 use crate::log::{Log, WriteBehind};
@@ -194,6 +194,35 @@ pub fn open(vfs: Arc<dyn Vfs>, config: &OpenConfig, redo: &dyn Redo) -> Result<O
         _lock: lock,
     };
     Ok(Opened { directory, log, last })
+}
+
+/// Writes all rows of `source` into an empty directory, which can be opened like any database.
+///
+/// # Errors
+/// `NotADatabase` when it is not empty; `AlreadyOpen`, `DiskFull`, `Io`.
+pub fn write_backup(vfs: &Arc<dyn Vfs>, source: &mut dyn Source) -> Result<()> {
+    const SMALL: u64 = 4 * BLOCK;
+    let dir: Arc<str> = vfs.describe().into();
+    let names = vfs.list().map_err(WalError::io("listing", &dir))?;
+    if !names.is_empty() {
+        return Err(WalError::NotADatabase { dir, what: "a backup goes into an empty directory" });
+    }
+    let lock = vfs.try_lock().map_err(WalError::io("locking", LOCK_FILE))?;
+    let _lock = lock.ok_or(WalError::AlreadyOpen { dir })?;
+    let config = OpenConfig { segment_bytes: SMALL, ..OpenConfig::default() };
+    let (header, _) = begin_epoch(&**vfs, &Recovered::nothing(&config))?;
+    let number = 1;
+    let partitions = write_partitions(&**vfs, header.database, number, &CheckpointConfig::default(), source)?;
+    vfs.sync_dir().map_err(WalError::io("syncing the directory of", "the backup"))?;
+    let manifest = Manifest {
+        database: header.database,
+        epoch: header.epoch,
+        checkpoint: number,
+        replay_from: header.segment,
+        log_end: Lsn(0),
+        partitions,
+    };
+    manifest.store(&**vfs)
 }
 
 /// Without a manifest there must be nothing, or what a creation left that was cut off.

@@ -68,6 +68,12 @@ pub enum WalError {
 }
 
 impl WalError {
+    /// An error of the operating system while something was done to a file, or to a part of the engine.
+    #[must_use]
+    pub fn from_io(doing: &'static str, what: &str, source: io::Error) -> WalError {
+        Self::io(doing, what)(source)
+    }
+
     pub(crate) fn io(doing: &'static str, file: &str) -> impl FnOnce(io::Error) -> WalError {
         move |source| match source.kind() {
             io::ErrorKind::NotFound => WalError::MissingFile { file: file.into() },

@@ -14,7 +14,7 @@ pub mod vfs;
 mod writer;
 
 pub use checkpoint::{CheckpointConfig, Enough, Source, checkpoint, partition_name};
-pub use directory::{Directory, OpenConfig, Opened, Redo, open};
+pub use directory::{Directory, OpenConfig, Opened, Redo, open, write_backup};
 pub use error::{Result, WalError};
 pub use format::{BLOCK, Lsn, RecordHeader, RecordKind, SegmentHeader};
 pub use log::{HardWait, Hardness, Log, LogStats, Need, Tending, WriteBehind};

@@ -265,6 +265,19 @@ impl Log {
         Ok(reservation)
     }
 
+    /// Space for this very record, which may have become larger than was thought.
+    ///
+    /// # Errors
+    /// As [`admit`](Log::admit).
+    pub fn fit(self: &Arc<Self>, mut reservation: Reservation, record: &LogBody) -> Result<Reservation> {
+        let len = record_len(record);
+        if reservation.shrink_to(len) {
+            return Ok(reservation);
+        }
+        drop(reservation);
+        self.segments.reserve(len)
+    }
+
     fn overdue(&self, queue: &Queue) -> bool {
         queue.bytes >= self.write_behind.write_bytes
     }

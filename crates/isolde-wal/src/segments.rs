@@ -84,6 +84,17 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// Makes it that of a record of this length, if it is enough for one.
+    pub(crate) fn shrink_to(&mut self, record_len: usize) -> bool {
+        let needed = reservation(record_len);
+        let enough = needed <= self.bytes;
+        if enough {
+            self.segments.release(self.bytes - needed);
+            self.bytes = needed;
+        }
+        enough
+    }
+
     /// The record was placed: its space is given back when it is written.
     pub fn placed(self) {
         std::mem::forget(self);

@@ -2,21 +2,29 @@
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
-use isolde_locks::{Deadlocks, LockConfig, Victim};
+use isolde_locks::{Deadlocks, LockCell, LockConfig, Victim};
+use isolde_mvcc::Store;
 use isolde_types::sync::Arc;
-use isolde_types::{Clock, Isolation, Mode, SystemClock};
+use isolde_types::{Clock, Isolation, Mode, SystemClock, Ts};
+use isolde_wal::{BLOCK, CheckpointConfig, OpenConfig, Opened, RealFs, Redo, Vfs, WriteBehind};
 
 use crate::db::Db;
 use crate::engine::core::{Config, Limits};
+use crate::engine::durable::{Disk, Durability};
 use crate::engine::wait::{Patience, Wait, block_on};
 use crate::engine::write_set::MergeOperator;
 use crate::engine::{Begin, Core, TxnInner};
-use crate::error::{Error, Redact, Result};
+use crate::error::{Error, Redact, Result, StorageError};
 use crate::isolation::Access;
 use crate::retry::{RetryEvent, RetryHook, RetryPolicy};
 use crate::txn::Txn;
+
+/// Smaller log files would be all header and padding.
+const SMALLEST_SEGMENT: u64 = 64 << 10;
 
 /// Options of a database; see each method for its default.
 ///
@@ -35,7 +43,13 @@ use crate::txn::Txn;
 /// ```
 #[must_use = "a builder does nothing until `open`"]
 pub struct Builder {
-    in_memory: bool,
+    place: Option<Place>,
+    durability: Durability,
+    log: OpenConfig,
+    checkpoints: CheckpointConfig,
+    checkpoint_after: Option<u64>,
+    background: bool,
+    on_recovery: Option<RecoveryHook>,
     isolation: Isolation,
     mode: Mode,
     lock_timeout: Option<Duration>,
@@ -51,7 +65,13 @@ pub struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         Builder {
-            in_memory: false,
+            place: None,
+            durability: Durability::default(),
+            log: OpenConfig { threads: thread::available_parallelism().map_or(1, |n| n.get()), ..OpenConfig::default() },
+            checkpoints: CheckpointConfig::default(),
+            checkpoint_after: Some(64 << 20),
+            background: true,
+            on_recovery: None,
             isolation: Isolation::default(),
             mode: Mode::default(),
             lock_timeout: Some(Duration::from_secs(10)),
@@ -76,7 +96,75 @@ impl Default for Builder {
 impl Builder {
     /// Keeps the database in memory: it is gone when its last handle is.
     pub fn in_memory(mut self) -> Self {
-        self.in_memory = true;
+        self.place = Some(Place::Memory);
+        self
+    }
+
+    /// Keeps the database in this directory, which is made if it is not there.
+    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+        self.place = Some(Place::Path(path.as_ref().to_path_buf()));
+        self
+    }
+
+    /// Keeps the database in any [`Vfs`]: for tests of crashes and failing disks.
+    #[doc(hidden)]
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
+        self.place = Some(Place::Vfs(vfs));
+        self
+    }
+
+    /// What transactions survive that say nothing else. Default: `Durability::Sync`. A database in memory
+    /// has no use for it.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The size of a log file; a transaction must fit into one. Default: 64 MiB.
+    pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
+        self.log.segment_bytes = bytes;
+        self
+    }
+
+    /// A checkpoint is written when the log has grown by so many bytes; `None`: only when
+    /// [`Db::checkpoint`] is called. More means fewer checkpoints, and a longer next open. Default: 64 MiB.
+    pub fn checkpoint_after(mut self, log_bytes: impl Into<Option<u64>>) -> Self {
+        self.checkpoint_after = log_bytes.into();
+        self
+    }
+
+    /// How fast a checkpoint may be written, in bytes a second, so that commits keep the disk. Default:
+    /// no limit.
+    pub fn checkpoint_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.checkpoints.bytes_per_second = Some(bytes);
+        self
+    }
+
+    /// About how large a file of a checkpoint becomes. Default: 16 MiB.
+    pub fn checkpoint_partition_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoints.partition_bytes = bytes;
+        self
+    }
+
+    /// Is told of progress while the database is opened: bytes done, and bytes in all.
+    pub fn on_recovery(mut self, hook: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        self.on_recovery = Some(Box::new(hook));
+        self
+    }
+
+    /// Without threads of its own a database writes what nobody waits for when somebody else writes: for
+    /// tests that must be the same from run to run.
+    #[doc(hidden)]
+    pub fn no_threads(mut self) -> Self {
+        self.background = false;
+        self.log.threads = 1;
+        self
+    }
+
+    /// When the log's thread writes and syncs what nobody waits for.
+    #[doc(hidden)]
+    pub fn write_behind(mut self, write_behind: WriteBehind) -> Self {
+        self.log.write_behind = write_behind;
         self
     }
 
@@ -201,10 +289,14 @@ impl Builder {
         self
     }
 
-    /// Opens the database.
+    /// Opens the database; a durable one recovers what its directory holds.
+    ///
+    /// *Blocks* for as long as that takes: about as long as reading the checkpoint and the log after it.
     ///
     /// # Errors
-    /// `Config` when an option makes no sense; the message says which and why.
+    /// `Config` when an option makes no sense; the message says which and why. `Storage`: another process
+    /// has the directory open, it holds something else, or its files are damaged; see
+    /// [`kind`](Error::kind).
     pub fn open(self) -> Result<Db> {
         self.check()?;
         let keep_age = self.deadlocks != Deadlocks::Detect { victim: Victim::Oldest };
@@ -221,13 +313,35 @@ impl Builder {
             redact: self.redact,
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         };
-        Ok(Db::new(Arc::new(Core::new(config))))
+        let vfs: Arc<dyn Vfs> = match self.place {
+            None | Some(Place::Memory) => return Ok(Db::new(Arc::new(Core::new(config)))),
+            Some(Place::Path(path)) => {
+                let open = RealFs::open(&path, true);
+                Arc::new(open.map_err(|e| StorageError::from_io("opening", &path.display().to_string(), e))?)
+            }
+            Some(Place::Vfs(vfs)) => vfs,
+        };
+        let clock = Arc::clone(&config.clock);
+        let recovering = Recovering { store: Store::new(), hook: self.on_recovery };
+        let Opened { directory, log, last } = isolde_wal::open(vfs, &self.log, &recovering)?;
+        let after = self.checkpoint_after.filter(|_| self.background);
+        let log = Arc::new(log);
+        let disk = Disk::new(Arc::clone(&log), directory, self.durability, self.checkpoints, after);
+        let core = Arc::new(Core::recovered(config, recovering.store, last, disk));
+        if let Some(disk) = core.disk.as_ref().filter(|_| self.background) {
+            disk.keep(log.start_thread(clock)?);
+            core.start_checkpoints()?;
+        }
+        Ok(Db::new(core))
     }
 
     fn check(&self) -> Result<()> {
         let refuse = |why: &str| Err(Error::Config(why.into()));
-        if !self.in_memory {
-            return refuse("say in_memory(): this version keeps databases in memory only");
+        if self.place.is_none() {
+            return refuse("say where: path(..), or in_memory()");
+        }
+        if self.log.segment_bytes < SMALLEST_SEGMENT || !self.log.segment_bytes.is_multiple_of(BLOCK) {
+            return refuse("log_segment_bytes must be a multiple of 4096, and at least 65536");
         }
         if self.retry.max_attempts == 0 {
             return refuse("RetryPolicy::max_attempts is 0: a body runs at least once");
@@ -239,6 +353,33 @@ impl Builder {
             return refuse("max_locks_per_transaction is 0: no transaction could write");
         }
         Ok(())
+    }
+}
+
+/// Where a database is kept.
+enum Place {
+    Memory,
+    Path(PathBuf),
+    Vfs(Arc<dyn Vfs>),
+}
+
+type RecoveryHook = Box<dyn Fn(u64, u64) + Send + Sync>;
+
+/// The records, while the log gives them back.
+struct Recovering {
+    store: Store<LockCell>,
+    hook: Option<RecoveryHook>,
+}
+
+impl Redo for Recovering {
+    fn apply(&self, key: &[u8], value: Option<&[u8]>, ts: Ts) {
+        self.store.restore(key, value, ts);
+    }
+
+    fn progress(&self, done: u64, total: u64) {
+        if let Some(hook) = &self.hook {
+            hook(done, total);
+        }
     }
 }
 
@@ -259,6 +400,7 @@ impl<'d> TxnBuilder<'d> {
             access: Access::ReadWrite,
             label: None,
             lock_timeout: None,
+            durability: db.core().default_durability(),
             age: None,
             lock_first: None,
         };
@@ -287,6 +429,12 @@ impl<'d> TxnBuilder<'d> {
     /// What messages, `transactions()` and histories call it.
     pub fn label(mut self, label: &str) -> Self {
         self.begin.label = Some(label.into());
+        self
+    }
+
+    /// What its commit survives. In memory it makes no difference.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.begin.durability = durability;
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::path::Path;
 
 use bytes::Bytes;
 use isolde_locks::{DeadlockReport, LockView, WaitsForView};
@@ -13,6 +14,8 @@ use isolde_types::{Isolation, Key, KeyRange, Mode, Ts, TxnId};
 use crate::batch::WriteBatch;
 use crate::builder::{Builder, TxnBuilder};
 use crate::engine::commit::Commit;
+use crate::engine::durable::{Disk, Durability};
+use crate::engine::wait::{Patience, Wait, block_on};
 use crate::engine::write::Cas;
 use crate::engine::{Begin, Core};
 use crate::error::{Error, Result};
@@ -44,6 +47,26 @@ pub struct Db {
 }
 
 impl Db {
+    /// Opens the database in a directory, or makes one there: serializable, optimistic, synced on
+    /// commit. See [`Builder::open`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("bank.db");
+    /// let db = isolde::Db::open(&path)?;
+    /// db.put("alice", "10")?;
+    /// drop(db);
+    /// assert_eq!(isolde::Db::open(&path)?.get("alice")?.as_deref(), Some(&b"10"[..]));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Db> {
+        Db::builder().path(path).open()
+    }
+
     /// Options for a database.
     pub fn builder() -> Builder {
         Builder::default()
@@ -107,13 +130,26 @@ impl Db {
                 },
                 Err(own) => {
                     txn.rollback();
-                    inner.take_retryable().ok_or(own)?
+                    match inner.take_retryable() {
+                        Some(retryable) => retryable,
+                        None => {
+                            // What was read decided this result: it must be hard before it is given away.
+                            let wait = Wait::new(Patience::Default);
+                            block_on(&*self.core.config.clock, None, &wait, inner.harden_reads(&wait))?;
+                            return Err(own);
+                        }
+                    }
                 }
             };
             let age = inner.age();
             pending_age = Some(age);
             pause(attempts.after(&self.core, error, age)?);
         }
+    }
+
+    fn wait_hard(&self, ts: Ts) -> Result<()> {
+        let wait = Wait::new(Patience::Default);
+        block_on(&*self.core.config.clock, None, &wait, self.core.hard(&wait, ts, Durability::Sync))
     }
 
     // --- one-liners, each its own transaction --------------------------------------------------
@@ -128,7 +164,10 @@ impl Db {
             return self.txn().read_only().run(|t| t.get(key.as_ref()));
         }
         // One key at one instant is serializable by itself: no transaction is needed.
-        let view = self.core.views.register(&self.core.timeline);
+        let (view, first) = self.core.view_to_read(self.core.default_durability());
+        if first > Ts::ZERO {
+            self.wait_hard(first)?;
+        }
         let record = self.core.find(key.as_ref());
         Ok(record.and_then(|record| record.0.read(ReadAt::At(view.ts()), None).value))
     }
@@ -298,11 +337,48 @@ impl Db {
         }
     }
 
+    /// Writes a checkpoint, and recycles the log before it. Commits go on meanwhile.
+    ///
+    /// A durable database does this by itself when its log has grown. *Blocks* for as long as it takes
+    /// to write all rows once.
+    ///
+    /// # Errors
+    /// `Unsupported` in memory; `Poisoned`, `Closed`; `Storage`: the checkpoint before holds then.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.check_open()?;
+        self.core.checkpoint().map(|_| ())
+    }
+
+    /// Makes every commit up to now durable, whatever its own durability. *Blocks* for a sync.
+    ///
+    /// # Errors
+    /// `Poisoned`, `Closed`. A database in memory has nothing to do.
+    pub fn sync(&self) -> Result<()> {
+        self.check_open()?;
+        self.core.disk.as_ref().map_or(Ok(()), |disk| Ok(disk.log.flush()?))
+    }
+
+    /// Writes a copy of the state as of now into a new or empty directory. It can be opened like any
+    /// database. Commits go on meanwhile; the copy has all of a transaction or nothing.
+    ///
+    /// *Blocks* for as long as it takes to write all rows once.
+    ///
+    /// # Errors
+    /// `NotADatabase` when the directory is not empty; `Closed`, `Poisoned`, `Storage`.
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.check_open()?;
+        self.sync()?;
+        self.core.backup(path.as_ref())
+    }
+
     /// Closes the database for all handles: open transactions are rolled back, later calls fail with
-    /// `Closed`.
+    /// `Closed`. What was committed is made durable, and the directory can be opened again.
+    ///
+    /// Dropping the last handle does the same, but cannot tell of errors.
     ///
     /// # Errors
     /// `Unsupported` from inside a transaction body of this thread: the body could not go on.
+    /// `Poisoned`, `Storage`: it is closed, and what was acknowledged is safe all the same.
     pub fn close(&self) -> Result<()> {
         if InBody::is_inside(&self.core) {
             return Err(Error::Unsupported("close from inside a transaction body: return from it first"));
@@ -311,7 +387,7 @@ impl Db {
         for txn in self.core.registry.active() {
             txn.roll_back();
         }
-        Ok(())
+        self.core.disk.as_ref().map_or(Ok(()), Disk::close)
     }
 
     fn check_open(&self) -> Result<()> {

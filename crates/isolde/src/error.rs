@@ -11,6 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use detail::{Asked, Redact};
+/// Why the files of a database could not be opened, read or written.
+pub use isolde_wal::WalError as StorageError;
 pub use detail::{
     Conflict, ConflictKind, Deadlock, KeyText, LockWait, MergeError, RetriesExhausted, TooLarge, TxnSummary, Wound,
 };
@@ -77,11 +79,31 @@ pub enum Error {
     Closed,
     /// An option makes no sense.
     Config(Box<str>),
-    /// The log failed; nothing more can be written. (Not returned by a database in memory.)
-    Poisoned,
-    /// The commit may or may not survive a crash. (Not returned by a database in memory.) Do not
-    /// retry blindly: reopen the database and look.
+    /// A write or sync of the log failed, for this reason: nothing more can be written, and only what is
+    /// durable can be read. Reopen the database. (Not returned by a database in memory.)
+    Poisoned(Box<str>),
+    /// The log failed while the commit was on its way to the disk: it may or may not be there after the
+    /// next open. (Not returned by a database in memory.) Do not retry blindly: reopen the database and
+    /// look.
     OutcomeUnknown,
+    /// The files of the database could not be opened, read or written; [`kind`](Error::kind) tells apart
+    /// why. The transaction, if there was one, is rolled back.
+    Storage(Box<StorageError>),
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Error {
+        match error {
+            StorageError::Poisoned(cause) => Error::Poisoned((&*cause).into()),
+            StorageError::TooLarge { bytes, limit } => Error::TooLarge(Box::new(TooLarge {
+                what: "transaction's log record",
+                size: bytes,
+                limit,
+                option: "log_segment_bytes",
+            })),
+            error => Error::Storage(Box::new(error)),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Error>() <= 24, "Error travels in every Result: keep it small");
@@ -113,6 +135,13 @@ pub enum ErrorKind {
     Config,
     Poisoned,
     OutcomeUnknown,
+    Io,
+    DiskFull,
+    Corruption,
+    MissingFile,
+    NotADatabase,
+    VersionMismatch,
+    AlreadyOpen,
 }
 
 impl Error {
@@ -169,8 +198,17 @@ impl Error {
             Error::Aborted(_) => ErrorKind::Aborted,
             Error::Closed => ErrorKind::Closed,
             Error::Config(_) => ErrorKind::Config,
-            Error::Poisoned => ErrorKind::Poisoned,
+            Error::Poisoned(_) => ErrorKind::Poisoned,
             Error::OutcomeUnknown => ErrorKind::OutcomeUnknown,
+            Error::Storage(storage) => match **storage {
+                StorageError::DiskFull => ErrorKind::DiskFull,
+                StorageError::Corruption { .. } => ErrorKind::Corruption,
+                StorageError::MissingFile { .. } => ErrorKind::MissingFile,
+                StorageError::NotADatabase { .. } => ErrorKind::NotADatabase,
+                StorageError::VersionMismatch { .. } => ErrorKind::VersionMismatch,
+                StorageError::AlreadyOpen { .. } => ErrorKind::AlreadyOpen,
+                _ => ErrorKind::Io,
+            },
         }
     }
 
@@ -269,8 +307,13 @@ impl Error {
             Error::Aborted(inner) => write!(f, "{inner}"),
             Error::Closed => f.write_str("the database is closed"),
             Error::Config(why) => write!(f, "configuration: {why}"),
-            Error::Poisoned => f.write_str("the log failed: nothing can be written until the database is reopened"),
-            Error::OutcomeUnknown => f.write_str("the outcome of the commit is unknown"),
+            Error::Poisoned(cause) => {
+                write!(f, "the log failed ({cause}): nothing can be written until the database is reopened")
+            }
+            Error::OutcomeUnknown => {
+                f.write_str("the outcome of the commit is unknown: the log failed; reopen the database and look")
+            }
+            Error::Storage(storage) => fmt::Display::fmt(storage, f),
         }
     }
 
@@ -310,6 +353,7 @@ impl StdError for Error {
         match self {
             Error::Aborted(inner) => Some(inner.as_ref()),
             Error::RetriesExhausted(end) => Some(&end.last),
+            Error::Storage(storage) => Some(storage.as_ref()),
             _ => None,
         }
     }

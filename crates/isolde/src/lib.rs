@@ -61,10 +61,11 @@ pub use builder::{Builder, TxnBuilder};
 pub use bytes::Bytes;
 pub use db::Db;
 pub use engine::commit::Commit;
+pub use engine::durable::Durability;
 pub use engine::write::{Cas, Savepoint};
 pub use error::{
     Conflict, ConflictKind, Deadlock, Error, ErrorKind, KeyText, LockWait, MergeError, Result, RetriesExhausted,
-    TooLarge, TxnSummary, Wound,
+    StorageError, TooLarge, TxnSummary, Wound,
 };
 pub use isolde_locks::{DeadlockReport, Deadlocks, LockView, Victim, WaitsForView};
 pub use isolde_types::{

@@ -8,8 +8,12 @@
 //! 5 finalize  the status flips to committed: all versions at once; visible_ts moves over the
 //!             finished prefix
 //! 6 release   locks go, waiters wake, in queue order
-//! 7 visible   wait until visible_ts has reached commit_ts; then, and only then, acknowledge
+//! 7 harden    wait until visible_ts has reached commit_ts, and for the log as the durability asks;
+//!             then, and only then, acknowledge
 //! ```
+//!
+//! Before step 1 a durable database admits the commit: there is space for its record in the log. The
+//! record is encoded in step 2 and belongs to the sequencer from step 3 on.
 //!
 //! Steps 2 to 6 are one function without an await: a commit can be pending only while it drains,
 //! in step 1 and in step 7. Dropped before step 2 it rolls back; dropped in step 7 it is committed.
@@ -19,7 +23,8 @@ use bytes::Bytes;
 use isolde_locks::{Owner, Purpose};
 use isolde_mvcc::{Outcome, ReadAt, Status, View, Wakers};
 use isolde_types::sync::Arc;
-use isolde_types::{Key, LockMode, Ts, mutant};
+use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
+use isolde_wal::{BodyWriter, Reservation};
 use smallvec::SmallVec;
 
 use super::certify::{Lost, ReadSet};
@@ -29,6 +34,9 @@ use super::wait::Wait;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
 use crate::isolation::{WriteCheck, WriteTiming};
+
+/// More bytes of log than of keys and values, for a few keys.
+const ROOM: usize = 16;
 
 /// How many keys a write set may have before its commit allocates for them.
 const FEW: usize = 4;
@@ -43,6 +51,9 @@ pub struct Commit {
     /// The place in the commit order; for a transaction that wrote nothing, the state that it is
     /// known to be visible with.
     pub ts: Ts,
+    /// Which opening of the database this was; a durable one counts them. A commit that a crash has
+    /// taken may leave its `ts` to another, but never in the same epoch. 0 in memory.
+    pub epoch: u64,
 }
 
 impl TxnInner {
@@ -53,17 +64,21 @@ impl TxnInner {
         self.drained(wait).await?;
         if self.wrote_and_marked_nothing() {
             std::mem::forget(guard);
-            return Ok(self.end_without_writes());
+            let commit = self.end_without_writes();
+            self.harden_reads(wait).await?;
+            return Ok(commit);
         }
+        let reservation = self.admit()?;
         self.lock_write_set(wait).await?;
-        let ts = self.decide()?;
+        let ts = self.decide(reservation)?;
         std::mem::forget(guard);
         self.visible(wait, ts).await;
+        self.harden(wait, ts).await?;
         if self.core.tap.is_open() {
             let resolved = std::mem::take(&mut self.body().resolved);
             self.core.tap.commit(self, Some(ts), resolved);
         }
-        Ok(Commit { ts })
+        Ok(self.as_commit(ts))
     }
 
     fn wrote_and_marked_nothing(&self) -> bool {
@@ -76,7 +91,11 @@ impl TxnInner {
         let ts = if self.policy.has_snapshot() { self.read_ts() } else { self.core.timeline.visible() };
         self.core.tap.commit(self, None, Vec::new());
         self.leave_everything(|counts| counts.committed += 1);
-        Commit { ts }
+        self.as_commit(ts)
+    }
+
+    fn as_commit(&self, ts: Ts) -> Commit {
+        Commit { ts, epoch: self.core.disk.as_ref().map_or(0, |disk| disk.log.epoch()) }
     }
 
     /// Step 1.
@@ -94,20 +113,23 @@ impl TxnInner {
     }
 
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
-    fn decide(self: &Arc<Self>) -> Result<Ts> {
+    fn decide(self: &Arc<Self>, reservation: Option<Reservation>) -> Result<Ts> {
         let mut body = self.body();
         let status = self.status(&mut body);
         let owner = TxnInner::owner_if_any(&body);
         self.check_writes(&mut body, &status)?;
         let mut installed = Installed::with_capacity(body.writes.len());
         if mutant!("publish-before-installed") {
-            let (ts, wakers) = self.core.timeline.commit_at_once(&status);
+            let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
             wakers.wake();
-            self.install(&mut body, &status, &mut installed)?;
+            self.install(&mut body, &status, &mut installed, None)?;
             drop(body);
             return Ok(self.after_flip(ts, installed, owner));
         }
-        self.install(&mut body, &status, &mut installed)?;
+        let mut encoder = reservation.as_ref().map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM));
+        self.install(&mut body, &status, &mut installed, encoder.as_mut())?;
+        let record = encoder.map(BodyWriter::finish);
+        let reservation = self.grown(reservation, record.as_ref())?;
         protect(self, owner.as_deref())?;
         let reads = std::mem::take(&mut body.reads);
         drop(body);
@@ -116,7 +138,10 @@ impl TxnInner {
         {
             self.core.locks.release_all(owner);
         }
-        let (ts, wakers) = self.order_and_certify(&status, &reads)?;
+        let (ts, wakers) = self.order_and_certify(&status, &reads, record)?;
+        if let Some(reservation) = reservation {
+            reservation.placed();
+        }
         self.remember(ts);
         let ts = self.after_flip(ts, installed, owner);
         wakers.wake();
@@ -148,7 +173,13 @@ impl TxnInner {
     }
 
     /// Step 2, second half: every write becomes an in-flight version of its record.
-    fn install(&self, body: &mut Body, status: &Arc<Status>, installed: &mut Installed) -> Result<()> {
+    fn install(
+        &self,
+        body: &mut Body,
+        status: &Arc<Status>,
+        installed: &mut Installed,
+        mut encoder: Option<&mut BodyWriter>,
+    ) -> Result<()> {
         let redact = self.core.config.redact;
         let mut resolved: Vec<(Key, Bytes)> = Vec::new();
         for (key, write) in body.writes.iter_mut() {
@@ -162,6 +193,9 @@ impl TxnInner {
             if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
                 resolved.push((key.clone(), value.bytes().clone()));
             }
+            if let Some(encoder) = &mut encoder {
+                encoder.push(key, value.as_deref());
+            }
             if self.policy.writes == WriteTiming::AtCommit {
                 write.record = Some(record.clone());
                 record.0.install(status, write.seq, value);
@@ -173,12 +207,17 @@ impl TxnInner {
     }
 
     /// Steps 3 to 5.
-    fn order_and_certify(self: &Arc<Self>, status: &Arc<Status>, reads: &ReadSet) -> Result<(Ts, Wakers)> {
+    fn order_and_certify(
+        self: &Arc<Self>,
+        status: &Arc<Status>,
+        reads: &ReadSet,
+        record: Option<LogBody>,
+    ) -> Result<(Ts, Wakers)> {
         let timeline = &self.core.timeline;
         if reads.is_empty() {
-            return Ok(timeline.commit_at_once(status));
+            return Ok(timeline.commit_at_once(status, record));
         }
-        let ts = timeline.order(status);
+        let ts = timeline.order(status, record);
         let guard = AbortOrdered { txn: self, status };
         let certified = reads.certify(&self.core, ts, status);
         std::mem::forget(guard);
@@ -188,6 +227,14 @@ impl TxnInner {
                 timeline.finalize(status, Outcome::Aborted).wake();
                 Err(self.lost(lost))
             }
+        }
+    }
+
+    /// A merge may have come to more than was thought: then more space is reserved, before the order.
+    fn grown(&self, reservation: Option<Reservation>, record: Option<&LogBody>) -> Result<Option<Reservation>> {
+        match (reservation, record, &self.core.disk) {
+            (Some(reservation), Some(record), Some(disk)) => Ok(Some(disk.log.fit(reservation, record)?)),
+            (reservation, ..) => Ok(reservation),
         }
     }
 

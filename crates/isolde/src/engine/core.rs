@@ -7,8 +7,9 @@ use isolde_locks::{Handle, LockCell, LockConfig, LockManager, SpanRecords};
 use isolde_mvcc::{Record, Store, Timeline, Views};
 use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use isolde_types::{Clock, Isolation, Key, Mode, Span, TxnId};
+use isolde_types::{Clock, Isolation, Key, Mode, Places, Span, Ts, TxnId};
 
+use super::durable::Disk;
 use super::registry::{RecentCommits, Registry};
 use super::tap::Tap;
 use super::write_set::MergeOperator;
@@ -71,21 +72,35 @@ pub(crate) struct Core {
     pub config: Config,
     pub tap: Tap,
     pub closed: AtomicBool,
+    /// The log and its directory; a database in memory has none.
+    pub disk: Option<Disk>,
     next_id: AtomicU64,
     commits: AtomicU64,
 }
 
 impl Core {
     pub fn new(config: Config) -> Core {
+        Self::with(config, Store::new(), Timeline::new(), Views::new(), None)
+    }
+
+    /// A database that goes on where its log ends.
+    pub fn recovered(config: Config, store: Store<LockCell>, last: Ts, disk: Disk) -> Core {
+        let log: Arc<dyn Places> = disk.log.clone();
+        let views = Views::sparing(Arc::clone(disk.log.durable()));
+        Self::with(config, store, Timeline::recovered(last, log), views, Some(disk))
+    }
+
+    fn with(config: Config, store: Store<LockCell>, timeline: Timeline, views: Views, disk: Option<Disk>) -> Core {
         Core {
-            store: Store::new(),
-            timeline: Timeline::new(),
-            views: Arc::new(Views::new()),
+            store,
+            timeline,
+            views: Arc::new(views),
             locks: LockManager::new(config.locks.clone()),
             registry: Registry::default(),
             recent: RecentCommits::default(),
             tap: Default::default(),
             closed: AtomicBool::new(false),
+            disk,
             next_id: AtomicU64::new(1),
             commits: AtomicU64::new(0),
             config,

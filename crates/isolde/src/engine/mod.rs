@@ -6,6 +6,7 @@
 pub(crate) mod certify;
 pub(crate) mod commit;
 pub(crate) mod core;
+pub(crate) mod durable;
 pub(crate) mod gate;
 mod inside;
 mod key_map;

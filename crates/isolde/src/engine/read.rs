@@ -88,6 +88,7 @@ impl TxnInner {
 
     /// The value of a key without own writes, locked or remembered as the policy and intent ask.
     pub async fn base(self: &Arc<Self>, wait: &Wait, key: &[u8], intent: Intent) -> Result<Base> {
+        self.readable(wait).await?;
         match intent {
             Intent::Plain if self.policy.locks_reads() => self.locked(wait, key, LockMode::Shared).await,
             Intent::Plain => Ok(self.plain(key)),
@@ -129,6 +130,7 @@ impl TxnInner {
         };
         self.note_read(record, &found);
         self.check_not_newer(record, ts)?;
+        self.saw(ts);
         self.visible(wait, ts).await;
         Ok(Base { value: found.value, version: found.version, as_of: as_of.max(ts), tracking: Tracking::Tracked })
     }
@@ -166,12 +168,14 @@ impl TxnInner {
     /// The values of several keys; where each call has a view of its own, all in one view.
     pub async fn multi_get<K: AsRef<[u8]>>(self: &Arc<Self>, wait: &Wait, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
         let statement =
-            (self.policy.view == ReadView::Statement).then(|| self.core.views.register(&self.core.timeline));
+            (self.policy.view == ReadView::Statement).then(|| self.core.view());
+        self.readable(wait).await?;
         let mut values = Vec::with_capacity(keys.len());
         for key in keys {
             let key = key.as_ref();
             let value = match (&statement, self.own_write(key)) {
                 (Some(view), None) => {
+                    self.saw(view.ts());
                     let seen = self.look_at(key, ReadAt::At(view.ts()), view.ts());
                     self.remember_plain(key, &seen);
                     let base = seen.into_base(Tracking::Tracked);
@@ -238,7 +242,8 @@ impl TxnInner {
             }
             ReadView::Statement | ReadView::Snapshot | ReadView::Locked => {
                 // Registered for the length of the call: or its versions could be collected.
-                let statement = self.core.views.register(&self.core.timeline);
+                let statement = self.core.view();
+                self.saw(statement.ts());
                 let dirty = mutant!("read-committed-reads-dirty");
                 let at = if dirty { ReadAt::Dirty } else { ReadAt::At(statement.ts()) };
                 self.look_at(key, at, statement.ts())

@@ -93,7 +93,8 @@ impl ScanCore {
     pub fn new(txn: &Arc<TxnInner>, span: Span) -> ScanCore {
         let own = if txn.is_read_only() { Vec::new() } else { txn.body().writes.within(&span) };
         let statement = (txn.policy.marked_view() == ReadView::Statement && txn.check_open().is_ok())
-            .then(|| txn.core.views.register(&txn.core.timeline));
+            .then(|| txn.core.view());
+        txn.saw(statement.as_ref().map_or(Ts::ZERO, View::ts));
         ScanCore {
             txn: Arc::clone(txn),
             intent: Intent::Plain,

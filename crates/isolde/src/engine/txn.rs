@@ -11,6 +11,7 @@ use isolde_types::sync::{Arc, Mutex, Weak};
 use isolde_types::{Isolation, Key, LockMode, Mode, Span, Ts, TxnId, mutant};
 
 use super::certify::ReadSet;
+use super::durable::Durability;
 use super::gate::{Duty, Gate};
 use super::inside::{Inside, LeaveOnDrop, RollbackOnDrop};
 use super::registry::PlaceCell;
@@ -28,6 +29,8 @@ pub(crate) struct Begin {
     pub access: Access,
     pub label: Option<Arc<str>>,
     pub lock_timeout: Option<Duration>,
+    /// What its commit is to survive.
+    pub durability: Durability,
     /// The age of the first attempt, kept over retries.
     pub age: Option<u64>,
     /// A key that an earlier attempt lost on: locked before the snapshot is taken.
@@ -79,6 +82,11 @@ pub(crate) struct TxnInner {
     pub mode: Mode,
     pub label: Option<Arc<str>>,
     pub lock_timeout: Option<Duration>,
+    pub durability: Durability,
+    /// Before the first read, everything up to here must be durable; zero: nothing.
+    pub hard_first: AtomicU64,
+    /// The newest commit that a read outside the snapshot has shown.
+    pub seen: AtomicU64,
     access: Access,
     gate: Gate,
     id: AtomicU64,
@@ -110,6 +118,9 @@ impl TxnInner {
             mode: begin.mode,
             label: begin.label.clone(),
             lock_timeout: begin.lock_timeout.or(core.config.lock_timeout),
+            durability: begin.durability,
+            hard_first: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
             access: begin.access,
             gate: Gate::default(),
             id: AtomicU64::new(0),
@@ -146,7 +157,7 @@ impl TxnInner {
     /// Takes the snapshot, where the policy reads one.
     fn open_view(&self) {
         if self.policy.has_snapshot() {
-            let view = self.core.views.register(&self.core.timeline);
+            let view = self.snapshot_view();
             // Relaxed: written before the transaction is handed to anyone.
             self.read_ts.store(view.ts().0, Ordering::Relaxed);
             self.body.lock().view = Some(view);
@@ -416,6 +427,7 @@ impl TxnInner {
         mode: LockMode,
         purpose: Purpose,
     ) -> Result<RecordRef> {
+        self.writable()?;
         loop {
             let record = RecordRef(self.core.store.find_or_create(key));
             let policy = wait_policy(wait);
@@ -497,7 +509,7 @@ impl TxnInner {
             return self.read_ts();
         }
         let mut body = self.body();
-        let register = || self.core.views.register(&self.core.timeline);
+        let register = || self.core.view();
         body.marks_view.get_or_insert_with(register).ts()
     }
 }

@@ -22,6 +22,8 @@ pub enum Cause {
     Visibility,
     /// A commit waits for operations of its own transaction that still run.
     Draining,
+    /// It waits until what it wrote or read is as hard as its durability promises.
+    Log,
 }
 
 /// How long a lock may be waited for.
@@ -66,7 +68,8 @@ impl Wait {
             0 => None,
             1 => Some(Cause::Lock),
             2 => Some(Cause::Visibility),
-            _ => Some(Cause::Draining),
+            3 => Some(Cause::Draining),
+            _ => Some(Cause::Log),
         }
     }
 

@@ -86,6 +86,15 @@ impl Pending {
         matches!(self, Pending::Blind(_))
     }
 
+    /// At most so many bytes, as far as that can be told before it is resolved: what a merge operator
+    /// makes is known only then.
+    pub fn size_bound(&self) -> usize {
+        match self {
+            Pending::Value(_) => self.size(),
+            Pending::Blind(_) => self.size() + size_of::<i64>(),
+        }
+    }
+
     pub fn size(&self) -> usize {
         match self {
             Pending::Value(value) => value.as_ref().map_or(0, |value| value.len()),

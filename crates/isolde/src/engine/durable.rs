@@ -1,0 +1,358 @@
+//! A durable database: admission before a commit, hardening after it, and what may be read before
+//! that which was read is hard.
+//!
+//! ```text
+//!              acknowledged        process killed   power cut
+//!  Sync        after its sync      survives         survives
+//!  Group       the same            survives         survives
+//!  Buffered    after its write     survives         may lose the newest, never leaves a hole
+//!  None        at once             may lose the newest, never leaves a hole
+//! ```
+//!
+//! I3: nothing is acknowledged before it is as hard as its durability promises, and neither is a result
+//! decided by what was read from a commit that is not. A writer comes later in the log than what it
+//! read. Who wrote nothing waits at its end for the largest view that it used; one that was begun
+//! read-only under `Sync` or `Group` reads the durable prefix instead, and does not wait.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isolde_mvcc::{ReadAt, View};
+use isolde_types::sync::atomic::{AtomicU64, Ordering};
+use isolde_types::sync::{Arc, Mutex, Weak, thread};
+use isolde_types::{Key, Span, Ts, mutant};
+use isolde_wal::{
+    BodyWriter, CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation,
+    Source, Vfs, WalError,
+};
+
+use super::wait::{Cause, Wait};
+use super::{Core, TxnInner};
+use crate::error::{Error, Result};
+
+/// What a commit survives once it is acknowledged.
+///
+/// All commits stand in one log in one order, so a stronger one carries every weaker one before it, and
+/// a crash leaves a prefix of the order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Acknowledged after its sync: survives a power cut. Concurrent commits share syncs.
+    #[default]
+    Sync,
+    /// The same, but a sync may wait for company: fewer syncs, for more latency.
+    Group {
+        /// How long at most.
+        max_delay: Duration,
+    },
+    /// Acknowledged after it was written to the file: survives the end of the process. A power cut may
+    /// take the newest ones.
+    Buffered,
+    /// Acknowledged at once; written within a second. A crash may take the newest ones.
+    None,
+}
+
+impl Durability {
+    fn hardness(self) -> Option<Hardness> {
+        match self {
+            Durability::Sync | Durability::Group { .. } => Some(Hardness::Synced),
+            Durability::Buffered => Some(Hardness::Written),
+            Durability::None => None,
+        }
+    }
+
+    /// Whether a read-only transaction of this durability reads the durable prefix.
+    fn reads_durable(self) -> bool {
+        self.hardness() == Some(Hardness::Synced)
+    }
+}
+
+/// The log of a durable database, and its directory.
+pub(crate) struct Disk {
+    pub log: Arc<Log>,
+    pub default: Durability,
+    pub checkpoints: CheckpointConfig,
+    /// A checkpoint is written when the log has grown by so many bytes.
+    pub checkpoint_after: Option<u64>,
+    /// Given up by `close`, so that the directory can be opened again.
+    directory: Mutex<Option<Arc<Directory>>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// The largest view or commit that was acknowledged while it was not durable.
+    acknowledged: AtomicU64,
+}
+
+impl Disk {
+    pub fn new(
+        log: Arc<Log>,
+        directory: Directory,
+        default: Durability,
+        checkpoints: CheckpointConfig,
+        checkpoint_after: Option<u64>,
+    ) -> Disk {
+        Disk {
+            log,
+            default,
+            checkpoints,
+            checkpoint_after,
+            directory: Mutex::new(Some(Arc::new(directory))),
+            threads: Mutex::default(),
+            acknowledged: AtomicU64::new(0),
+        }
+    }
+
+    pub fn keep(&self, thread: thread::JoinHandle<()>) {
+        self.threads.lock().push(thread);
+    }
+
+    pub fn directory(&self) -> Result<Arc<Directory>> {
+        self.directory.lock().clone().ok_or(Error::Closed)
+    }
+
+    /// Makes everything durable, writes down that it is, ends the threads, and gives the directory back.
+    pub fn close(&self) -> Result<()> {
+        let Some(directory) = self.directory.lock().take() else { return Ok(()) };
+        let closed = self.log.finish().and_then(|end| directory.note_end(end));
+        self.log.stop_thread();
+        let mine = thread::current().id();
+        for handle in std::mem::take(&mut *self.threads.lock()) {
+            handle.thread().unpark();
+            if handle.thread().id() != mine {
+                // It ended with a panic, or without: in either case it has ended.
+                let _ = handle.join();
+            }
+        }
+        closed.map_err(Error::from)
+    }
+
+    fn acknowledge(&self, ts: Ts) {
+        self.acknowledged.fetch_max(ts.0, Ordering::SeqCst);
+    }
+}
+
+impl Core {
+    /// A view for a call or a transaction: visible_ts, and after a failure of the log the durable prefix.
+    pub fn view(&self) -> View {
+        match &self.disk {
+            Some(disk) if disk.log.is_poisoned() => self.views.register_durable(&self.timeline),
+            _ => self.views.register(&self.timeline),
+        }
+    }
+
+    /// What transactions survive that say nothing else.
+    pub fn default_durability(&self) -> Durability {
+        self.disk.as_ref().map_or(Durability::None, |disk| disk.default)
+    }
+
+    /// Writes a copy of the durable state into an empty directory.
+    pub fn backup(&self, path: &Path) -> Result<()> {
+        let open = |error| WalError::from_io("opening", &path.display().to_string(), error);
+        let vfs: Arc<dyn Vfs> = Arc::new(RealFs::open(path, true).map_err(open)?);
+        let mut rows = Rows { core: self, view: Some(self.views.register_durable(&self.timeline)) };
+        Ok(isolde_wal::write_backup(&vfs, &mut rows)?)
+    }
+
+    /// A view for one that only reads, and the time that must be durable before its first read.
+    pub fn view_to_read(&self, durability: Durability) -> (View, Ts) {
+        let Some(disk) = self.disk.as_ref().filter(|_| durability.reads_durable()) else {
+            return (self.view(), Ts::ZERO);
+        };
+        let acknowledged = Ts(disk.acknowledged.load(Ordering::SeqCst));
+        if acknowledged <= disk.log.durable().get() || disk.log.is_poisoned() {
+            return (self.views.register_durable(&self.timeline), Ts::ZERO);
+        }
+        // Somebody was told of more than is durable: going back behind that is not allowed.
+        let view = self.views.register(&self.timeline);
+        let ts = view.ts();
+        (view, ts)
+    }
+
+    /// Waits until everything up to `ts` is as hard as `durability` says.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub async fn hard(&self, wait: &Wait, ts: Ts, durability: Durability) -> Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let Some(hardness) = durability.hardness() else {
+            disk.acknowledge(ts);
+            return if disk.log.is_poisoned() && !disk.log.is_hard(ts, Hardness::Synced) {
+                Err(disk.log.check().err().map_or(Error::Poisoned("".into()), Error::from))
+            } else {
+                Ok(())
+            };
+        };
+        let company = match durability {
+            Durability::Group { max_delay } => max_delay,
+            _ => Duration::ZERO,
+        };
+        let need = Need { ts, hardness, company, may_lead: true };
+        let mut place = HardWait::default();
+        std::future::poll_fn(|cx| {
+            let polled = disk.log.poll_hard(need, cx, &mut place);
+            if polled.is_pending() {
+                wait.pending(Cause::Log);
+            }
+            polled
+        })
+        .await?;
+        if hardness == Hardness::Written {
+            disk.acknowledge(ts);
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint of the durable state.
+    pub fn checkpoint(self: &Arc<Self>) -> Result<Manifest> {
+        let Some(disk) = &self.disk else {
+            return Err(Error::Unsupported("a checkpoint of a database in memory: there is no log to shorten"));
+        };
+        let directory = disk.directory()?;
+        let mut rows = Rows { core: self, view: None };
+        Ok(isolde_wal::checkpoint(&directory, &disk.log, &disk.checkpoints, &mut rows)?)
+    }
+
+    /// Starts the thread that writes checkpoints when the log has grown.
+    pub fn start_checkpoints(self: &Arc<Self>) -> Result<()> {
+        const LOOK: Duration = Duration::from_millis(200);
+        let Some((disk, after)) = self.disk.as_ref().and_then(|disk| Some((disk, disk.checkpoint_after?))) else {
+            return Ok(());
+        };
+        let weak: Weak<Core> = Arc::downgrade(self);
+        let run = move || {
+            loop {
+                thread::park_timeout(LOOK);
+                let Some(core) = weak.upgrade() else { return };
+                let Some(disk) = core.disk.as_ref().filter(|disk| disk.directory.lock().is_some()) else { return };
+                if disk.log.since_checkpoint() >= after && !disk.log.is_poisoned() {
+                    // What fails is tried again when the log has grown once more; the log keeps all.
+                    let _ = core.checkpoint();
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name("isolde-checkpoint".to_owned()).spawn(run);
+        disk.keep(spawned.map_err(|error| WalError::from_io("starting the thread of", "checkpoints", error))?);
+        Ok(())
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Some(disk) = &self.disk {
+            // Nobody is left to be told; what was acknowledged is safe without a clean close.
+            let _ = disk.close();
+        }
+    }
+}
+
+impl TxnInner {
+    /// Before a commit takes its place: that its record can be appended.
+    pub fn admit(&self) -> Result<Option<Reservation>> {
+        let Some(disk) = &self.core.disk else { return Ok(None) };
+        let bound = {
+            let body = self.body();
+            let sizes = body.writes.iter().map(|(key, write)| BodyWriter::bound(key.len(), write.pending.size_bound()));
+            sizes.sum()
+        };
+        Ok(Some(disk.log.admit(bound)?))
+    }
+
+    /// The view of a transaction that reads a snapshot.
+    pub fn snapshot_view(&self) -> View {
+        if self.is_read_only() {
+            let (view, first) = self.core.view_to_read(self.durability);
+            self.hard_first.store(first.0, Ordering::Relaxed);
+            return view;
+        }
+        self.core.view()
+    }
+
+    /// What this transaction has seen must be hard before a result that it decided is given away.
+    pub fn saw(&self, ts: Ts) {
+        if self.core.disk.is_some() {
+            self.seen.fetch_max(ts.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Before a read: waits for what had been acknowledged elsewhere, and refuses what a failed log has
+    /// left behind.
+    pub async fn readable(&self, wait: &Wait) -> Result<()> {
+        let Some(disk) = &self.core.disk else { return Ok(()) };
+        let first = Ts(self.hard_first.load(Ordering::Relaxed));
+        if first > Ts::ZERO {
+            self.core.hard(wait, first, Durability::Sync).await?;
+            self.hard_first.store(0, Ordering::Relaxed);
+        }
+        if disk.log.is_poisoned() && self.policy.has_snapshot() && self.read_ts() > disk.log.durable().get() {
+            disk.log.check()?;
+        }
+        Ok(())
+    }
+
+    /// Before a write or a lock: refuses after a failure of the log.
+    pub fn writable(&self) -> Result<()> {
+        match &self.core.disk {
+            Some(disk) => Ok(disk.log.check()?),
+            None => Ok(()),
+        }
+    }
+
+    /// At the end of one that wrote nothing, or of a body whose own result is final: waits until what it
+    /// read is hard.
+    pub async fn harden_reads(&self, wait: &Wait) -> Result<()> {
+        if self.core.disk.is_none() || mutant!("reads-are-not-hardened") {
+            return Ok(());
+        }
+        let seen = Ts(self.seen.load(Ordering::Relaxed)).max(self.read_ts());
+        self.core.hard(wait, seen, self.durability).await
+    }
+
+    /// Step 7: waits until the commit is as hard as it is to be.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown`: it is committed for everybody here, and may be gone after the next open.
+    pub async fn harden(&self, wait: &Wait, ts: Ts) -> Result<()> {
+        match self.core.hard(wait, ts, self.durability).await {
+            Err(Error::Poisoned(_)) => Err(Error::OutcomeUnknown),
+            other => other,
+        }
+    }
+}
+
+/// The rows of a durable state, for a checkpoint: each partition has a view of its own; or for a backup,
+/// which has one view for all.
+pub(crate) struct Rows<'c> {
+    pub core: &'c Core,
+    pub view: Option<View>,
+}
+
+impl Source for Rows<'_> {
+    fn partition(
+        &mut self,
+        low: &Key,
+        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<Enough, WalError>,
+    ) -> Result<(Ts, Option<Key>), WalError> {
+        let own = match &self.view {
+            Some(_) => None,
+            None if mutant!("checkpoint-at-visible") => Some(self.core.views.register(&self.core.timeline)),
+            None => Some(self.core.views.register_durable(&self.core.timeline)),
+        };
+        let ts = own.as_ref().or(self.view.as_ref()).map_or(Ts::ZERO, View::ts);
+        let mut cursor = self.core.store.cursor(Span::new(low.clone(), None));
+        let mut rows = std::collections::VecDeque::new();
+        let mut more = true;
+        while more {
+            more = self.core.store.next_rows(&mut cursor, ReadAt::At(ts), &mut rows);
+            while let Some((key, value)) = rows.pop_front() {
+                if row(&key, &value)? == Enough::Yes {
+                    return Ok((ts, Some(successor(&key))));
+                }
+            }
+        }
+        Ok((ts, None))
+    }
+}
+
+/// The smallest key after `key`.
+fn successor(key: &[u8]) -> Key {
+    Bytes::from([key, &[0]].concat())
+}
