@@ -479,8 +479,13 @@ fn begin_epoch(vfs: &dyn Vfs, recovered: &Recovered) -> Result<(SegmentHeader, u
         let at = header.lsn(bytes.len() as u64);
         let body_len = u32::try_from(body.len()).unwrap_or(u32::MAX); // it was read from a u32
         let durable = header.previous_end;
-        let record =
-            RecordHeader { kind: RecordKind::Commit, body_len, body_checksum: *body_checksum, commit_ts: *commit_ts, durable };
+        let record = RecordHeader {
+            kind: RecordKind::Commit,
+            body_len,
+            body_checksum: *body_checksum,
+            commit_ts: *commit_ts,
+            durable,
+        };
         record.encode(&header, at, &mut bytes);
         bytes.extend_from_slice(body);
     }
@@ -509,20 +514,12 @@ fn begin_epoch(vfs: &dyn Vfs, recovered: &Recovered) -> Result<(SegmentHeader, u
 
 /// Gives back files that nothing needs: what was prepared is taken over, what was left is removed. One
 /// that cannot be removed is no reason not to open.
-fn tidy(
-    vfs: &dyn Vfs,
-    names: &[String],
-    manifest: &Manifest,
-    current: u64,
-    segments: &Segments,
-    config: &OpenConfig,
-) {
+fn tidy(vfs: &dyn Vfs, names: &[String], manifest: &Manifest, current: u64, segments: &Segments, config: &OpenConfig) {
     let right_size = |name: &str| {
         let len = vfs.open(name, OpenMode::Read).and_then(|file| file.len());
         len.is_ok_and(|len| len == config.segment_bytes)
     };
-    let spares: BTreeMap<u64, &String> =
-        names.iter().filter_map(|name| Some((spare_number(name)?, name))).collect();
+    let spares: BTreeMap<u64, &String> = names.iter().filter_map(|name| Some((spare_number(name)?, name))).collect();
     let mut adopted = 0;
     for (number, name) in spares {
         if adopted < 2 && right_size(name) {

@@ -99,15 +99,17 @@ impl fmt::Display for WalError {
             WalError::NotADatabase { dir, what } => {
                 write!(f, "{dir} is not a database: {what}; name an empty or new directory")
             }
-            WalError::VersionMismatch { file, found, supported } => write!(
-                f,
-                "{file} has format version {found}, this library reads up to {supported}: use a newer one"
-            ),
+            WalError::VersionMismatch { file, found, supported } => {
+                write!(f, "{file} has format version {found}, this library reads up to {supported}: use a newer one")
+            }
             WalError::AlreadyOpen { dir } => {
                 write!(f, "{dir} is open already: close it there first, or share that handle")
             }
             WalError::TooLarge { bytes, limit } => {
-                write!(f, "the transaction takes {bytes} bytes of log, a segment holds {limit}: raise log_segment_bytes")
+                write!(
+                    f,
+                    "the transaction takes {bytes} bytes of log, a segment holds {limit}: raise log_segment_bytes"
+                )
             }
             WalError::Poisoned(cause) => write!(f, "the log failed ({cause}): reopen the database"),
         }

@@ -651,11 +651,7 @@ fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
 }
 
 impl Places for Log {
-    fn give(
-        &self,
-        records: &mut dyn Iterator<Item = (Ts, LogBody)>,
-        publish: &mut dyn FnMut() -> Ts,
-    ) -> Vec<Waker> {
+    fn give(&self, records: &mut dyn Iterator<Item = (Ts, LogBody)>, publish: &mut dyn FnMut() -> Ts) -> Vec<Waker> {
         let mut queue = self.queue.lock();
         for (ts, body) in records {
             queue.bytes += record_len(&body);

@@ -98,9 +98,7 @@ impl SegmentBytes<'_> {
             return Ok(None);
         }
         match self.record_at(block) {
-            Some(found) if found.header.durable > end => {
-                Err(self.corrupt(end, "a record that was on disk is damaged"))
-            }
+            Some(found) if found.header.durable > end => Err(self.corrupt(end, "a record that was on disk is damaged")),
             other => Ok(other),
         }
     }

@@ -115,11 +115,11 @@ impl Writer {
 
     /// Goes to the next block if what is before was synced, and to the next segment if this is full.
     fn make_room(&mut self, len: usize) -> Result<()> {
-        if self.unsynced == 0 && self.buffer.is_empty() {
-            // What a sync has covered is never written again, not even a part of its sector.
-            self.at = align_up(self.at);
-        }
-        if self.at + self.buffer.len() as u64 + len as u64 <= self.segment.size {
+        // What a sync has covered is never written again, not even a part of its sector.
+        let synced = self.unsynced == 0 && self.buffer.is_empty();
+        let at = if synced { align_up(self.at) } else { self.at };
+        if at + self.buffer.len() as u64 + len as u64 <= self.segment.size {
+            self.at = at;
             return Ok(());
         }
         self.write()?;

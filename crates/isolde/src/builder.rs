@@ -67,7 +67,10 @@ impl Default for Builder {
         Builder {
             place: None,
             durability: Durability::default(),
-            log: OpenConfig { threads: thread::available_parallelism().map_or(1, |n| n.get()), ..OpenConfig::default() },
+            log: OpenConfig {
+                threads: thread::available_parallelism().map_or(1, |n| n.get()),
+                ..OpenConfig::default()
+            },
             checkpoints: CheckpointConfig::default(),
             checkpoint_after: Some(64 << 20),
             background: true,

@@ -11,6 +11,8 @@ use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::Ordering;
 use isolde_types::{Isolation, Key, KeyRange, Mode, Ts, TxnId};
 
+use isolde_wal::LogStats;
+
 use crate::batch::WriteBatch;
 use crate::builder::{Builder, TxnBuilder};
 use crate::engine::commit::Commit;
@@ -280,6 +282,12 @@ impl Db {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(&self.core)
+    }
+
+    /// Figures of the log since it was opened; `None` in memory.
+    #[must_use]
+    pub fn log_stats(&self) -> Option<LogStats> {
+        self.core.disk.as_ref().map(|disk| disk.log.stats())
     }
 
     /// The active transactions, oldest first.

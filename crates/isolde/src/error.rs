@@ -11,11 +11,11 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use detail::{Asked, Redact};
-/// Why the files of a database could not be opened, read or written.
-pub use isolde_wal::WalError as StorageError;
 pub use detail::{
     Conflict, ConflictKind, Deadlock, KeyText, LockWait, MergeError, RetriesExhausted, TooLarge, TxnSummary, Wound,
 };
+/// Why the files of a database could not be opened, read or written.
+pub use isolde_wal::WalError as StorageError;
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -72,6 +72,9 @@ pub use isolde_types::{
     Anomaly, Clock, Guarantees, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, Span, SystemClock, Ts, TxnId,
     prefix,
 };
+pub use isolde_wal::LogStats;
+#[doc(hidden)]
+pub use isolde_wal::{Vfs, WriteBehind};
 #[cfg(feature = "record")]
 pub use recorder::Recorder;
 pub use retry::{RetryEvent, RetryPolicy};

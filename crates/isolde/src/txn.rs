@@ -524,11 +524,20 @@ impl Scan {
         Keys { scan: self }
     }
 
+    fn readable(&self) -> Result<()> {
+        let (txn, wait) = (&self.core.txn, Wait::new(self.patience));
+        block_on(&*txn.core.config.clock, None, &wait, txn.readable(&wait))
+    }
+
     fn step(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
         if self.done {
             return None;
         }
         if !std::mem::replace(&mut self.begun, true) {
+            if let Err(error) = self.readable() {
+                self.done = true;
+                return Some(Err(error));
+            }
             self.core.decide(end);
         }
         if end == End::Front

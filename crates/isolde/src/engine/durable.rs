@@ -276,16 +276,22 @@ impl TxnInner {
     /// Before a read: waits for what had been acknowledged elsewhere, and refuses what a failed log has
     /// left behind.
     pub async fn readable(&self, wait: &Wait) -> Result<()> {
-        let Some(disk) = &self.core.disk else { return Ok(()) };
         let first = Ts(self.hard_first.load(Ordering::Relaxed));
         if first > Ts::ZERO {
             self.core.hard(wait, first, Durability::Sync).await?;
             self.hard_first.store(0, Ordering::Relaxed);
         }
-        if disk.log.is_poisoned() && self.policy.has_snapshot() && self.read_ts() > disk.log.durable().get() {
-            disk.log.check()?;
+        self.not_left_behind()
+    }
+
+    /// Refuses a snapshot of which a failed log has kept a part only.
+    pub fn not_left_behind(&self) -> Result<()> {
+        match &self.core.disk {
+            Some(disk) if disk.log.is_poisoned() && self.read_ts() > disk.log.durable().get() => {
+                Ok(disk.log.check()?)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Before a write or a lock: refuses after a failure of the log.

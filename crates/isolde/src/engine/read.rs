@@ -167,8 +167,7 @@ impl TxnInner {
 
     /// The values of several keys; where each call has a view of its own, all in one view.
     pub async fn multi_get<K: AsRef<[u8]>>(self: &Arc<Self>, wait: &Wait, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
-        let statement =
-            (self.policy.view == ReadView::Statement).then(|| self.core.view());
+        let statement = (self.policy.view == ReadView::Statement).then(|| self.core.view());
         self.readable(wait).await?;
         let mut values = Vec::with_capacity(keys.len());
         for key in keys {

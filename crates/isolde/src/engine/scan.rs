@@ -92,8 +92,8 @@ impl ScanCore {
     /// A scan that sees own writes, and where calls have their own view the state, as of now.
     pub fn new(txn: &Arc<TxnInner>, span: Span) -> ScanCore {
         let own = if txn.is_read_only() { Vec::new() } else { txn.body().writes.within(&span) };
-        let statement = (txn.policy.marked_view() == ReadView::Statement && txn.check_open().is_ok())
-            .then(|| txn.core.view());
+        let statement =
+            (txn.policy.marked_view() == ReadView::Statement && txn.check_open().is_ok()).then(|| txn.core.view());
         txn.saw(statement.as_ref().map_or(Ts::ZERO, View::ts));
         ScanCore {
             txn: Arc::clone(txn),
@@ -129,6 +129,9 @@ impl ScanCore {
         }
         if !self.reads_leaves {
             return None;
+        }
+        if let Err(poisoned) = self.txn.not_left_behind() {
+            return Some(Err(poisoned));
         }
         // Inside the gate while leaves are read: the view stays registered as long.
         let txn = Arc::clone(&self.txn);
@@ -174,6 +177,7 @@ impl ScanCore {
     /// The next row from one end; `None` when the ends have met.
     pub async fn next(&mut self, wait: &Wait, end: End) -> Result<Option<(Key, Bytes)>> {
         if !self.started {
+            self.txn.readable(wait).await?;
             self.start()?;
         }
         loop {

@@ -111,6 +111,7 @@ impl TxnInner {
     /// at once, else certified.
     async fn get_to_write(self: &Arc<Self>, wait: &Wait, key: &[u8]) -> Result<Option<Bytes>> {
         self.refuse_read_only()?;
+        self.writable()?;
         if let Some(write) = self.body().writes.get(key)
             && let Pending::Value(value) = &write.pending
         {
@@ -127,6 +128,7 @@ impl TxnInner {
     /// What every write asks first; nothing has happened when it refuses.
     fn check_write(&self, key: &[u8]) -> Result<()> {
         self.refuse_read_only()?;
+        self.writable()?;
         self.core.check_key(key)?;
         self.core.check_memory()
     }
@@ -189,6 +191,7 @@ impl TxnInner {
     /// Keeps a span as it is until the commit: by a lock, or in optimistic mode by a mark.
     pub async fn lock_whole_span(self: &Arc<Self>, wait: &Wait, span: Span, mode: LockMode) -> Result<()> {
         self.refuse_read_only()?;
+        self.writable()?;
         match self.policy.writes {
             WriteTiming::AtOnce => {
                 self.lock_span(wait, &span, mode, Purpose::Read).await?;
