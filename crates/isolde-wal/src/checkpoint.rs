@@ -15,7 +15,7 @@ use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::{AtomicUsize, Ordering};
 use isolde_types::{Key, Ts, mutant};
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Redo};
 use crate::error::{Result, WalError};
 use crate::format::{Fields, put_varint};
 use crate::log::Log;
@@ -43,6 +43,9 @@ fn seed(database: u64, checkpoint: u64, partition: usize, block: u64) -> u32 {
     numbers.iter().fold(0, |seed, number| crc32c::crc32c_append(seed, &number.to_le_bytes()))
 }
 
+/// Takes a key and its value, and says whether that is enough.
+pub type TakeRow<'t> = dyn FnMut(&[u8], &[u8]) -> Result<Enough> + 't;
+
 /// Where the rows come from.
 pub trait Source {
     /// Gives the rows from `low` on, as of one durable state, to `row` in key order, until it says
@@ -50,11 +53,7 @@ pub trait Source {
     ///
     /// # Errors
     /// Those of `row`; whatever keeps the source from going on.
-    fn partition(
-        &mut self,
-        low: &Key,
-        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<Enough>,
-    ) -> Result<(Ts, Option<Key>)>;
+    fn partition(&mut self, low: &Key, row: &mut TakeRow<'_>) -> Result<(Ts, Option<Key>)>;
 }
 
 /// Whether a partition has enough rows.
@@ -215,7 +214,7 @@ pub(crate) fn load(
     vfs: &dyn Vfs,
     manifest: &Manifest,
     threads: usize,
-    row: &(dyn Fn(&[u8], &[u8], Ts) + Sync),
+    redo: &dyn Redo,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
@@ -223,7 +222,7 @@ pub(crate) fn load(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(partition) = manifest.partitions.get(index) else { return Ok(()) };
-            load_partition(vfs, manifest, index, partition, row, progress)?;
+            load_partition(vfs, manifest, index, partition, redo, progress)?;
         }
     };
     on_threads(threads, load_some)
@@ -249,7 +248,7 @@ fn load_partition(
     manifest: &Manifest,
     index: usize,
     partition: &Partition,
-    row: &(dyn Fn(&[u8], &[u8], Ts) + Sync),
+    redo: &dyn Redo,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     let name = partition_name(manifest.checkpoint, index);
@@ -266,7 +265,7 @@ fn load_partition(
         let mut fields = Fields(&reader.block);
         for _ in 0..block_rows {
             let (key, value) = read_row(&mut fields).ok_or_else(|| reader.corrupt(before, "a row makes no sense"))?;
-            row(key, value, partition.ts);
+            redo.apply(key, Some(value), partition.ts);
         }
         if !fields.0.is_empty() {
             return Err(reader.corrupt(before, "bytes are left after its rows"));

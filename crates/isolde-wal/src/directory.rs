@@ -365,8 +365,7 @@ fn recover(
         let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         redo.progress(done.min(total), total);
     };
-    let row = |key: &[u8], value: &[u8], ts: Ts| redo.apply(key, Some(value), ts);
-    checkpoint::load(&**vfs, manifest, config.threads, &row, &progress)?;
+    checkpoint::load(&**vfs, manifest, config.threads, redo, &progress)?;
 
     let mut last = manifest.checkpoint_ts();
     let mut closed = Vec::new();
@@ -424,7 +423,7 @@ fn recover(
 
 /// Where the log ends in a segment whose records from `from` on are written again elsewhere.
 fn end_of_proven(records: &[Found], from: Lsn, end: Lsn, header: &SegmentHeader) -> Lsn {
-    let before = records.iter().filter(|found| found.at < from || from == end).next_back();
+    let before = records.iter().rfind(|found| found.at < from || from == end);
     before.map_or(header.lsn(BLOCK), |found| header.lsn(found.body.end as u64))
 }
 

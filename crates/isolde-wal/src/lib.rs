@@ -13,7 +13,7 @@ mod segments;
 pub mod vfs;
 mod writer;
 
-pub use checkpoint::{CheckpointConfig, Enough, Source, checkpoint, partition_name};
+pub use checkpoint::{CheckpointConfig, Enough, Source, TakeRow, checkpoint, partition_name};
 pub use directory::{Directory, OpenConfig, Opened, Redo, open, write_backup};
 pub use error::{Result, WalError};
 pub use format::{BLOCK, Lsn, RecordHeader, RecordKind, SegmentHeader};

@@ -23,15 +23,21 @@
 //!
 //! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
 
+mod parts;
+mod thread;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use isolde_types::sync::{Arc, Mutex, MutexGuard, thread};
-use isolde_types::{Clock, Durable, LogBody, Places, Ts, mutant};
+use isolde_types::sync::{Arc, Mutex, MutexGuard, thread as threads};
+use isolde_types::{Durable, LogBody, Places, Ts, mutant};
 
+use self::parts::Counts;
+pub use self::parts::{LogStats, WriteBehind};
+pub use self::thread::Tending;
 use crate::error::{Result, WalError};
 use crate::format::Lsn;
 use crate::record::record_len;
@@ -45,33 +51,6 @@ pub enum Hardness {
     Written,
     /// Synced: it survives the machine.
     Synced,
-}
-
-/// When the log's thread writes and syncs what nobody waits for.
-#[derive(Clone, Debug)]
-pub struct WriteBehind {
-    /// It writes when so many bytes stand unwritten...
-    pub write_bytes: usize,
-    /// ...or since so long.
-    pub write_after: Duration,
-    /// It syncs when so many bytes stand unsynced...
-    pub sync_bytes: u64,
-    /// ...or since so long.
-    pub sync_after: Duration,
-    /// Commits wait when so many bytes stand unwritten.
-    pub limit_bytes: usize,
-}
-
-impl Default for WriteBehind {
-    fn default() -> Self {
-        WriteBehind {
-            write_bytes: 1 << 20,
-            write_after: Duration::from_secs(1),
-            sync_bytes: 64 << 20,
-            sync_after: Duration::from_secs(10),
-            limit_bytes: 64 << 20,
-        }
-    }
 }
 
 /// See the module.
@@ -93,28 +72,6 @@ pub struct Log {
 }
 
 #[derive(Default)]
-struct Counts {
-    syncs: AtomicU64,
-    batches: AtomicU64,
-    records: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// Figures of the log since it was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct LogStats {
-    /// How often the disk was asked to sync.
-    pub syncs: u64,
-    /// Writes, each of as many records as stood there.
-    pub batches: u64,
-    /// Records.
-    pub records: u64,
-    /// Bytes of records.
-    pub bytes: u64,
-}
-
-#[derive(Default)]
 struct Queue {
     records: VecDeque<Placed>,
     bytes: usize,
@@ -130,7 +87,7 @@ struct Queue {
     waiters: BTreeMap<(Ts, u64), Waiter>,
     last_ticket: u64,
     /// The log's thread, once it runs.
-    thread: Option<thread::Thread>,
+    thread: Option<threads::Thread>,
 }
 
 struct Waiter {
@@ -208,9 +165,7 @@ impl Log {
     /// Figures since it was opened.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Counts { syncs, batches, records, bytes } = &self.counts;
-        LogStats { syncs: load(syncs), batches: load(batches), records: load(records), bytes: load(bytes) }
+        self.counts.stats()
     }
 
     /// Bytes that were appended since the last checkpoint began.
@@ -386,7 +341,7 @@ impl Log {
             if queue.leading {
                 drop(queue);
                 drop(self.writer.lock());
-                thread::yield_now();
+                threads::yield_now();
                 continue;
             }
             queue.wanted_synced = queue.captured;
@@ -402,7 +357,7 @@ impl Log {
         }
         queue.leading = true;
         drop(queue);
-        thread::sleep(company);
+        threads::sleep(company);
         self.lead(self.queue.lock());
     }
 
@@ -524,82 +479,6 @@ impl Log {
         wake_all(waiters.into_values().map(|waiter| waiter.waker));
     }
 
-    // --- the log's thread ------------------------------------------------------------------------
-
-    /// What nobody waits for: leads for tasks, writes and syncs what is overdue, prepares the next
-    /// segment. `state` is kept between calls.
-    pub fn tend(&self, now: Duration, state: &mut Tending) {
-        if self.is_poisoned() {
-            return;
-        }
-        let queue = self.queue.lock();
-        let unwritten_since = *state.unwritten_since.get_or_insert(now);
-        let unsynced_since = *state.unsynced_since.get_or_insert(now);
-        let elapsed = |since: Duration| now.saturating_sub(since);
-        let write = !queue.records.is_empty()
-            && (self.overdue(&queue) || elapsed(unwritten_since) >= self.write_behind.write_after);
-        let standing = !queue.records.is_empty() || queue.unsynced > 0;
-        let sync = standing
-            && (queue.unsynced >= self.write_behind.sync_bytes
-                || elapsed(unsynced_since) >= self.write_behind.sync_after);
-        let wanted = queue.waiters.values().any(|waiter| !waiter.leads);
-        if queue.records.is_empty() || write || sync {
-            state.unwritten_since = None;
-        }
-        if !standing || sync {
-            state.unsynced_since = None;
-        }
-        if (write || sync || wanted) && !queue.leading {
-            let mut queue = queue;
-            if sync {
-                queue.wanted_synced = queue.captured;
-            }
-            self.lead(queue);
-        } else {
-            drop(queue);
-        }
-        // A failure is reported by the admission that needs the space.
-        let _ = self.segments.prepare_ahead();
-    }
-
-    /// Runs [`tend`](Log::tend) on a thread of its own, until the log is closed or dropped.
-    ///
-    /// # Errors
-    /// `Io` where no thread can be had.
-    pub fn start_thread(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Result<thread::JoinHandle<()>> {
-        const LOOK: Duration = Duration::from_millis(200);
-        let weak = Arc::downgrade(self);
-        let run = move || {
-            let mut state = Tending::default();
-            while let Some(log) = weak.upgrade() {
-                let tended = catch_unwind(AssertUnwindSafe(|| log.tend(clock.now(), &mut state)));
-                if tended.is_err() {
-                    log.poison(&WalError::Poisoned("the log's thread panicked".into()));
-                }
-                let ended = log.queue.lock().thread.is_none();
-                drop(log);
-                if ended {
-                    return;
-                }
-                thread::park_timeout(LOOK);
-            }
-        };
-        let mut queue = self.queue.lock();
-        let handle = thread::Builder::new()
-            .name("isolde-log".to_owned())
-            .spawn(run)
-            .map_err(WalError::io("starting the thread of", "log"))?;
-        queue.thread = Some(handle.thread().clone());
-        Ok(handle)
-    }
-
-    /// Ends the log's thread; call before joining it.
-    pub fn stop_thread(&self) {
-        if let Some(thread) = self.queue.lock().thread.take() {
-            thread.unpark();
-        }
-    }
-
     /// Makes everything durable, and writes down that it is. Gives the end of the log.
     ///
     /// # Errors
@@ -621,17 +500,10 @@ impl Queue {
     }
 }
 
-/// What the log's thread remembers between two looks.
-#[derive(Debug, Default)]
-pub struct Tending {
-    unwritten_since: Option<Duration>,
-    unsynced_since: Option<Duration>,
-}
-
 enum Next {
     Nobody,
     Waiter(Waker),
-    Thread(thread::Thread),
+    Thread(threads::Thread),
 }
 
 /// A leader that unwinds poisons: nobody knows what it has written.

@@ -24,7 +24,7 @@ use isolde_types::sync::{Arc, Mutex, Weak, thread};
 use isolde_types::{Key, Span, Ts, mutant};
 use isolde_wal::{
     BodyWriter, CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation,
-    Source, Vfs, WalError,
+    Source, TakeRow, Vfs, WalError,
 };
 
 use super::wait::{Cause, Wait};
@@ -332,11 +332,7 @@ pub(crate) struct Rows<'c> {
 }
 
 impl Source for Rows<'_> {
-    fn partition(
-        &mut self,
-        low: &Key,
-        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<Enough, WalError>,
-    ) -> Result<(Ts, Option<Key>), WalError> {
+    fn partition(&mut self, low: &Key, row: &mut TakeRow<'_>) -> Result<(Ts, Option<Key>), WalError> {
         let own = match &self.view {
             Some(_) => None,
             None if mutant!("checkpoint-at-visible") => Some(self.core.views.register(&self.core.timeline)),

@@ -1,0 +1,150 @@
+//! The rows of a span, one after the other, from either end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use isolde_types::Key;
+use isolde_types::sync::Arc;
+
+use crate::engine::read::Intent;
+use crate::engine::scan::{End, OnLocked, ScanCore};
+use crate::engine::wait::{Patience, Wait, block_on};
+use crate::error::{Error, Result};
+
+/// The rows of a span: see [`Txn::scan`].
+///
+/// *Errors*: a lock that is not granted in time leaves the iterator where it was, and the next call
+/// tries the same row again. If the transaction has ended it yields `TransactionEnded` once, then
+/// nothing.
+#[must_use = "iterators do nothing unless consumed"]
+pub struct Scan {
+    core: ScanCore,
+    patience: Patience,
+    begun: bool,
+    done: bool,
+}
+
+impl Scan {
+    pub(super) fn new(core: ScanCore, patience: Patience) -> Scan {
+        Scan { core, patience, begun: false, done: false }
+    }
+
+    /// Locks (in optimistic mode: marks) each row that is returned, to be written.
+    ///
+    /// Candidates are found in the call's view, locked, and read again; those that are gone by then
+    /// are dropped, and none is added.
+    pub fn for_update(mut self) -> Scan {
+        self.core.intent = Intent::Update;
+        self
+    }
+
+    /// Locks (in optimistic mode: marks) each row that is returned, so that it stays.
+    pub fn for_share(mut self) -> Scan {
+        self.core.intent = Intent::Share;
+        self
+    }
+
+    /// Where a row is locked by somebody else, fails with `LockBusy` instead of waiting.
+    /// Refused in optimistic mode, where nothing is locked.
+    pub fn nowait(mut self) -> Scan {
+        self.core.on_locked = OnLocked::Refuse;
+        self.patience = Patience::NoWait;
+        self
+    }
+
+    /// Leaves out rows that are locked by somebody else: for queues.
+    ///
+    /// Refused (`Unsupported`) at repeatable read and serializable, where it would be unsound, and in
+    /// optimistic mode, where nothing is locked.
+    pub fn skip_locked(mut self) -> Scan {
+        self.core.on_locked = OnLocked::Skip;
+        self
+    }
+
+    /// Waits for a lock at most this long.
+    pub fn timeout(mut self, at_most: Duration) -> Scan {
+        self.patience = Patience::AtMost(at_most);
+        self
+    }
+
+    /// The keys alone.
+    pub fn keys(self) -> Keys {
+        Keys { scan: self }
+    }
+
+    fn readable(&self) -> Result<()> {
+        let (txn, wait) = (&self.core.txn, Wait::new(self.patience));
+        block_on(&*txn.core.config.clock, None, &wait, txn.readable(&wait))
+    }
+
+    fn step(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
+        if self.done {
+            return None;
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            if let Err(error) = self.readable() {
+                self.done = true;
+                return Some(Err(error));
+            }
+            self.core.decide(end);
+        }
+        if end == End::Front
+            && let Some(row) = self.core.next_ready()
+        {
+            self.done = row.is_err();
+            return Some(row);
+        }
+        let txn = Arc::clone(&self.core.txn);
+        let wait = Wait::new(self.patience);
+        let timeout = match self.patience {
+            Patience::AtMost(at_most) => Some(at_most),
+            Patience::Default | Patience::NoWait => txn.lock_timeout,
+        };
+        let operation = txn.inside(self.core.next(&wait, end)).run();
+        let row = block_on(&*txn.core.config.clock, timeout, &wait, operation);
+        self.done = match &row {
+            Ok(row) => row.is_none(),
+            Err(error) => matches!(error, Error::TransactionEnded) || error.ends_transaction(),
+        };
+        row.transpose()
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<(Key, Bytes)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(End::Front)
+    }
+}
+
+impl DoubleEndedIterator for Scan {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(End::Back)
+    }
+}
+
+/// The keys of a span: see [`Scan::keys`].
+#[must_use = "iterators do nothing unless consumed"]
+pub struct Keys {
+    scan: Scan,
+}
+
+impl Iterator for Keys {
+    type Item = Result<Key>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.scan.next().map(|row| row.map(|(key, _)| key))
+    }
+}
+
+impl DoubleEndedIterator for Keys {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.scan.next_back().map(|row| row.map(|(key, _)| key))
+    }
+}
+
+const _: () = {
+    const fn sent<T: Send + 'static>() {}
+    sent::<Scan>();
+};
