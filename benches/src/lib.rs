@@ -4,6 +4,7 @@
 //! as the median of the rounds' ratios: machines are noisy, ratios less so.
 
 pub mod checker;
+pub mod durable;
 pub mod shape;
 
 use std::time::Instant;

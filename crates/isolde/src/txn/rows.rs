@@ -11,7 +11,7 @@ use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait, block_on};
 use crate::error::{Error, Result};
 
-/// The rows of a span: see [`Txn::scan`].
+/// The rows of a span: see [`Txn::scan`](crate::Txn::scan).
 ///
 /// *Errors*: a lock that is not granted in time leaves the iterator where it was, and the next call
 /// tries the same row again. If the transaction has ended it yields `TransactionEnded` once, then
