@@ -22,7 +22,7 @@ mod parts;
 mod policies;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
@@ -97,13 +97,13 @@ impl Table {
             return (Answer::Granted, Effects::default());
         }
         let turn = self.turn(txn, &target);
-        let blockers = self.blockers_of(txn, &target, mode, turn);
-        if blockers.is_empty() {
+        if !self.is_blocked(txn, &target, mode, turn) {
             self.strengthen(txn, &target, |holder| holder.base = holder.base.max(Some(mode)));
             let effects = self.after_grant(txn, &target, mode);
             return (Answer::Granted, effects);
         }
         if wait == WaitPolicy::NoWait || self.policy == Deadlocks::NoWait {
+            let blockers = self.blockers_of(txn, &target, mode, turn);
             let named = blockers.into_iter().map(|blocker| self.named(blocker)).collect();
             return (Answer::Refused(Refusal::Busy(named)), Effects::default());
         }
@@ -304,34 +304,59 @@ impl Table {
         turn: Turn,
         mut visit: impl FnMut(RawBlocker),
     ) {
-        let mut holder = |holder: &Holder| {
-            if let Some(held) = holder.mode().filter(|held| holder.txn != txn && held.conflicts(mode)) {
-                visit(RawBlocker { txn: holder.txn, mode: held, kind: EdgeKind::Hard });
+        let all = self.try_each_blocker(txn, target, mode, turn, |blocker| {
+            visit(blocker);
+            ControlFlow::Continue(())
+        });
+        debug_assert!(all.is_continue());
+    }
+
+    /// Whether anybody stands in the way; looks no further than the first. At a hot key each grant asks
+    /// this for every waiter, and the new holder answers it.
+    pub(crate) fn is_blocked(&self, txn: TxnId, target: &Target, mode: LockMode, turn: Turn) -> bool {
+        self.try_each_blocker(txn, target, mode, turn, |_| ControlFlow::Break(())).is_break()
+    }
+
+    fn try_each_blocker(
+        &self,
+        txn: TxnId,
+        target: &Target,
+        mode: LockMode,
+        turn: Turn,
+        mut visit: impl FnMut(RawBlocker) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut holder = |holder: &Holder| match holder.mode() {
+            Some(held) if holder.txn != txn && held.conflicts(mode) => {
+                visit(RawBlocker { txn: holder.txn, mode: held, kind: EdgeKind::Hard })
             }
+            _ => ControlFlow::Continue(()),
         };
         for queue in self.queues(target) {
-            queue.holders.iter().for_each(&mut holder);
+            queue.holders.iter().try_for_each(&mut holder)?;
         }
         for (span, held) in &self.spans {
             if !mutant!("span-lock-ignored-by-writers") && Target::Span(span.clone()).overlaps(target) {
-                holder(held);
+                holder(held)?;
             }
         }
         if mutant!("queue-unfair") {
-            return;
+            return ControlFlow::Continue(());
         }
         let mut waiter = |(earlier, ticket): &(Turn, Ticket)| {
-            let Some(request) = self.requests.get(ticket).filter(|_| *earlier < turn) else { return };
+            let Some(request) = self.requests.get(ticket).filter(|_| *earlier < turn) else {
+                return ControlFlow::Continue(());
+            };
             let conflicts = request.txn != txn && request.mode.conflicts(mode) && request.target.overlaps(target);
             // Whoever waits for this transaction already is not waited for: that would be a deadlock.
             if conflicts && !self.blocks(txn, request) {
-                visit(RawBlocker { txn: request.txn, mode: request.mode, kind: EdgeKind::Soft });
+                return visit(RawBlocker { txn: request.txn, mode: request.mode, kind: EdgeKind::Soft });
             }
+            ControlFlow::Continue(())
         };
         for queue in self.queues(target) {
-            queue.waiters.iter().for_each(&mut waiter);
+            queue.waiters.iter().try_for_each(&mut waiter)?;
         }
-        self.span_waiters.iter().for_each(&mut waiter);
+        self.span_waiters.iter().try_for_each(&mut waiter)
     }
 
     /// Whether a transaction holds what a request waits for.

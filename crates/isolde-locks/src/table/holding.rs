@@ -65,6 +65,10 @@ impl Table {
 
     /// Waiting requests that a change of the target may let through, in turn.
     pub(super) fn waiters_on(&self, target: &Target) -> Vec<Ticket> {
+        if let (Target::Key(key), true) = (target, self.span_waiters.is_empty()) {
+            let queue = self.keys.get(key);
+            return queue.map_or_else(Vec::new, |queue| queue.waiters.iter().map(|(_, ticket)| *ticket).collect());
+        }
         let in_queues = self.queues(target).flat_map(|queue| queue.waiters.iter());
         let mut waiters: Vec<(Turn, Ticket)> = in_queues
             .chain(&self.span_waiters)
@@ -87,7 +91,7 @@ impl Table {
                 continue;
             };
             let (txn, wanted, mode, turn) = (request.txn, request.target.clone(), request.mode, request.turn);
-            if !self.blockers_of(txn, &wanted, mode, turn).is_empty() {
+            if self.is_blocked(txn, &wanted, mode, turn) {
                 continue;
             }
             self.grant(ticket, txn, &wanted, mode);
@@ -95,6 +99,11 @@ impl Table {
                 effects.wakes.push(ticket);
             }
             effects = effects.and(self.after_grant(txn, &wanted, mode));
+            // Nobody passes an Exclusive lock on the key; what the new holder still waits for was let
+            // through with the grant.
+            if mode == LockMode::Exclusive && wanted == *target && matches!(target, Target::Key(_)) {
+                break;
+            }
         }
         effects
     }

@@ -115,7 +115,8 @@ fn park_until_ready<F: Future>(
         }
         match deadline.remaining(clock, timeout, wait) {
             Some(Duration::ZERO) => wait.expire(),
-            remaining => parker.park(remaining),
+            // A sync takes far longer than it pays to look for.
+            remaining => parker.park(remaining, if wait.cause() == Some(Cause::Log) { 0 } else { SPINS }),
         }
     }
 }
@@ -150,10 +151,10 @@ struct Parker {
 }
 
 impl Parker {
-    /// Returns when woken, or after `remaining`, or spuriously.
-    fn park(&self, remaining: Option<Duration>) {
+    /// Returns when woken, or after `remaining`, or spuriously; looks so many times before it parks.
+    fn park(&self, remaining: Option<Duration>, spins: u32) {
         // Acquire: pairs with the Release in `wake`; what the waker did is seen by the next poll.
-        for _ in 0..SPINS {
+        for _ in 0..spins {
             if self.notified.load(Ordering::Relaxed) && self.notified.swap(false, Ordering::Acquire) {
                 return;
             }
