@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use isolde_history::schedule::{Hunt, Replay, ReplayError, Schedule, Setting, StepOutcome, replay};
+use isolde_history::schedule::{Action, Hunt, Operation, Replay, ReplayError, Schedule, Setting, StepOutcome, replay};
 use isolde_types::{Anomaly, Isolation};
 
 use crate::engine::Engine;
@@ -159,7 +159,10 @@ impl Mechanism {
 /// # Errors
 /// When the schedule cannot be run to its end.
 pub fn trial(engine: &dyn Engine, schedule: &Schedule, setting: Setting) -> Result<Trial, ReplayError> {
-    let mut database = engine.open(schedule);
+    if let Some(operation) = lacking(engine, schedule) {
+        return Err(ReplayError::Lacks { what: format!("`{operation}`") });
+    }
+    let mut database = engine.open(schedule)?;
     let replay = replay(schedule, setting, &mut *database)?;
     let evidence = Evidence::of(&replay);
     let unmet = unmet(schedule, &replay);
@@ -169,6 +172,14 @@ pub fn trial(engine: &dyn Engine, schedule: &Schedule, setting: Setting) -> Resu
     let broken = evidence.violations.iter().filter(|violation| promised(violation.anomaly));
     let broken = broken.map(|violation| violation.words.clone()).collect();
     Ok(Trial { setting, replay, evidence, unmet, outcome, permitted, broken })
+}
+
+/// An operation of a schedule that the database does not have.
+fn lacking<'s>(engine: &dyn Engine, schedule: &'s Schedule) -> Option<&'s Operation> {
+    schedule.steps.iter().find_map(|step| match &step.action {
+        Action::Do(operation) if engine.lacks(operation) => Some(operation),
+        _ => None,
+    })
 }
 
 impl Trial {
@@ -254,6 +265,5 @@ fn unmet(schedule: &Schedule, replay: &Replay) -> Vec<String> {
 
 /// Whether the transaction's `begin` is written (else the driver issues one before its first step).
 fn begins(schedule: &Schedule, txn: usize) -> bool {
-    use isolde_history::schedule::Action;
     schedule.steps.iter().any(|step| step.txn == txn && matches!(step.action, Action::Begin(_)))
 }
