@@ -144,6 +144,8 @@ impl Expectations {
         let text = match name {
             "isolde" => return Expectations::isolde(),
             "sqlite" => include_str!("../expectations/sqlite.toml"),
+            "postgres" => include_str!("../expectations/postgres.toml"),
+            "mysql" => include_str!("../expectations/mysql.toml"),
             _ => return Expectations::default(),
         };
         Expectations::parse(text).unwrap_or_else(|error| panic!("expectations/{name}.toml: {error}"))

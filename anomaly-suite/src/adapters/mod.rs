@@ -16,6 +16,10 @@
 //! To add a database, implement [`Engine`] (its levels, in its own words, and what each promises) and
 //! [`Sessions`]; [`Traced`] does the rest.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod remote;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -35,6 +39,8 @@ pub enum NoAdapter {
         /// The cargo feature that has it.
         feature: &'static str,
     },
+    /// The address is none.
+    Address(String),
     /// No such database is known.
     Unknown,
 }
@@ -50,10 +56,26 @@ pub fn engine(name: &str) -> Result<Box<dyn Engine>, NoAdapter> {
     match name {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Box::new(sqlite::Sqlite)),
+        #[cfg(feature = "postgres")]
+        address if address.starts_with("postgres://") => {
+            let engine = postgres::Postgres::new(address).map_err(NoAdapter::Address)?;
+            Ok(Box::new(engine))
+        }
         _ => {
             let known = NAMES.iter().find(|(begins, _)| name.starts_with(begins) || begins.starts_with(name));
             Err(known.map_or(NoAdapter::Unknown, |(_, feature)| NoAdapter::NotBuilt { feature }))
         }
+    }
+}
+
+/// What no SQL database here has as one operation. (`for update` is left to each.)
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+fn lacks_beside_sql(operation: &isolde_history::schedule::Operation) -> bool {
+    use isolde_history::schedule::Operation;
+    match operation {
+        Operation::Lock(_) | Operation::Merge { .. } => true,
+        Operation::CompareAndSet { old, new, .. } => old.is_none() || new.is_none(),
+        _ => false,
     }
 }
 
@@ -66,6 +88,7 @@ impl NoAdapter {
             NoAdapter::NotBuilt { feature } => {
                 format!("this build has no `{name}`: build with --features {feature}")
             }
+            NoAdapter::Address(error) => format!("`{name}` is no address: {error}"),
             NoAdapter::Unknown => {
                 let suggestion = crate::suggest::closest(name, names.clone());
                 let hint = suggestion.map_or(String::new(), |close| format!("; did you mean `{close}`?"));

@@ -48,11 +48,7 @@ impl Engine for Sqlite {
     }
 
     fn lacks(&self, operation: &Operation) -> bool {
-        match operation {
-            Operation::GetForUpdate(_) | Operation::Lock(_) | Operation::Merge { .. } => true,
-            Operation::CompareAndSet { old, new, .. } => old.is_none() || new.is_none(),
-            _ => false,
-        }
+        matches!(operation, Operation::GetForUpdate(_)) || super::lacks_beside_sql(operation)
     }
 
     fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {

@@ -66,11 +66,13 @@ fn head(report: &Report, style: Style) -> String {
         report.cells.len()
     );
     let margin = " ".repeat(ID + name_width(report));
-    text.push_str(&margin);
-    for mode in modes(&report.settings) {
-        let _ = write!(text, "{}", pad(mode_name(report, mode), group_width(report, mode)));
+    if report.levels.iter().any(|level| !level.mode.is_empty()) {
+        text.push_str(&margin);
+        for mode in modes(&report.settings) {
+            let _ = write!(text, "{}", pad(mode_name(report, mode), group_width(report, mode)));
+        }
+        trim_end_line(&mut text);
     }
-    trim_end_line(&mut text);
     text.push_str(&margin);
     for mode in modes(&report.settings) {
         let settings = report.settings.iter().filter(|setting| setting.mode == mode);
