@@ -300,10 +300,10 @@ fn colour() -> Colour {
 
 fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
     let engine = any_engine(&args.db)?;
-    offered(&*engine, &args.level, &args.mode)?;
     if let Err(why) = engine.reach() {
         return Ok(unreachable(&*engine, &why));
     }
+    offered(&*engine, &args.level, &args.mode)?;
     let before = expectations(args, engine.name())?;
     let mut suite = Suite::new(&*engine).expecting(before.clone());
     if !args.level.is_empty() {
@@ -378,11 +378,11 @@ fn bless_file(args: &RunArgs, report: &Report, before: &Expectations) -> Result<
 
 fn run_show(args: &ShowArgs, style: Style) -> Result<Verdict, Usage> {
     let engine = any_engine(&args.db)?;
-    let mode = the_mode(&*engine, args.mode);
-    offered(&*engine, &[args.level], &[mode])?;
     if let Err(why) = engine.reach() {
         return Ok(unreachable(&*engine, &why));
     }
+    let mode = the_mode(&*engine, args.mode);
+    offered(&*engine, &[args.level], &[mode])?;
     let declared = Expectations::of_database(engine.name());
     let suite = || Ok::<_, Usage>(Suite::new(&*engine).expecting(declared.clone()).anomaly(&args.anomaly)?);
     let report = suite()?.levels(&[args.level]).modes(&[mode]).run();
@@ -402,11 +402,11 @@ fn run_explain(name: &str, style: Style) -> Result<Verdict, Usage> {
 
 fn run_replay(args: &ReplayArgs, style: Style) -> Result<Verdict, Usage> {
     let engine = any_engine(&args.db)?;
-    let setting = Setting { isolation: args.level, mode: the_mode(&*engine, args.mode) };
-    offered(&*engine, &[setting.isolation], &[setting.mode])?;
     if let Err(why) = engine.reach() {
         return Ok(unreachable(&*engine, &why));
     }
+    let setting = Setting { isolation: args.level, mode: the_mode(&*engine, args.mode) };
+    offered(&*engine, &[setting.isolation], &[setting.mode])?;
     let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
     let (mut text, mut worst) = (String::new(), Verdict::AsDeclared);
     for (number, path) in args.files.iter().enumerate() {

@@ -16,6 +16,8 @@
 //! To add a database, implement [`Engine`] (its levels, in its own words, and what each promises) and
 //! [`Sessions`]; [`Traced`] does the rest.
 
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -59,6 +61,11 @@ pub fn engine(name: &str) -> Result<Box<dyn Engine>, NoAdapter> {
         #[cfg(feature = "postgres")]
         address if address.starts_with("postgres://") => {
             let engine = postgres::Postgres::new(address).map_err(NoAdapter::Address)?;
+            Ok(Box::new(engine))
+        }
+        #[cfg(feature = "mysql")]
+        address if address.starts_with("mysql://") => {
+            let engine = mysql::MySql::new(address).map_err(NoAdapter::Address)?;
             Ok(Box::new(engine))
         }
         _ => {
