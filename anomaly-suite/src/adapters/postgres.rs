@@ -22,7 +22,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
 use super::mark::{Mark, Stored};
-use super::remote::{Remote, Server, failure, quoted, runtime, table_name, text};
+use super::remote::{Remote, Server, Wait, failure, quoted, runtime, table_name, text};
 use super::traced::{Answer, Traced};
 use crate::engine::{Engine, Level, Unreachable};
 
@@ -172,13 +172,13 @@ impl Server for Opened {
         result.map_err(|error| failed(&error, matches!(operation, Operation::Commit)))
     }
 
-    async fn waits(&mut self, ids: &[u64]) -> Result<Vec<(u64, u64)>, String> {
+    async fn waits(&mut self, ids: &[u64]) -> Result<Vec<Wait>, String> {
         let ids: Vec<i32> = ids.iter().filter_map(|id| i32::try_from(*id).ok()).collect();
         let sql = "SELECT waiter, unnest(pg_blocking_pids(waiter)) FROM unnest($1::int[]) AS waiter";
         let rows = self.watcher.query(sql, &[&ids]).await.map_err(|error| words(&error))?;
         let edge = |row: &Row| {
             let id = |at| row.try_get::<_, i32>(at).map(|id| u64::from(id.unsigned_abs()));
-            Ok((id(0)?, id(1)?))
+            Ok(Wait { waiter: id(0)?, blocker: Some(id(1)?) })
         };
         rows.iter().map(edge).collect::<Result<_, Error>>().map_err(|error| words(&error))
     }

@@ -2,9 +2,9 @@
 //!
 //! An operation is sent and runs at the server while the schedule goes on. Whether it is blocked the
 //! server says: one more connection reads its lock views, and an operation counts as blocked when they
-//! name another transaction of the schedule that it waits for. Time alone says nothing: an operation that
-//! is merely slow is waited for. If the waits close a cycle, the server is about to choose a victim, and
-//! that is waited for as well.
+//! say that it waits for another transaction. Time alone says nothing: an operation that is merely slow is
+//! waited for. Where the waits close a cycle, a server that looks for deadlocks from time to time is about
+//! to choose a victim, and that is waited for as well.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -42,14 +42,21 @@ pub(super) trait Server: Sized {
         mark: Mark,
     ) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
-    /// Who waits for whom among these sessions, by the lock views: waiter, blocker.
-    fn waits(&mut self, ids: &[u64]) -> impl Future<Output = Result<Vec<(u64, u64)>, String>>;
+    /// Who waits for whom among these sessions, by the lock views.
+    fn waits(&mut self, ids: &[u64]) -> impl Future<Output = Result<Vec<Wait>, String>>;
 
     /// All rows.
     fn rows(&mut self) -> impl Future<Output = Result<Vec<(Key, Stored)>, String>>;
 
     /// Leaves nothing behind.
     fn clean(&mut self) -> impl Future<Output = ()>;
+}
+
+/// A session that waits for a lock.
+pub(super) struct Wait {
+    pub waiter: u64,
+    /// Who holds it; none where the server does not say.
+    pub blocker: Option<u64>,
 }
 
 /// The connections of one run.
@@ -83,9 +90,13 @@ impl<S: Server> Remote<S> {
         let edges = self.runtime.block_on(self.server.waits(&ids))?;
         let txn_of: HashMap<u64, usize> = self.ids.iter().map(|(txn, id)| (*id, *txn)).collect();
         let mut waits: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (waiter, blocker) in edges {
-            if let (Some(waiter), Some(blocker)) = (txn_of.get(&waiter), txn_of.get(&blocker)) {
-                waits.entry(*waiter).or_default().push(*blocker);
+        for Wait { waiter, blocker } in edges {
+            let Some(waiter) = txn_of.get(&waiter) else { continue };
+            match blocker.map(|blocker| txn_of.get(&blocker)) {
+                Some(Some(blocker)) => waits.entry(*waiter).or_default().push(*blocker),
+                // Somebody outside the schedule, who will go on by himself.
+                Some(None) => {}
+                None => drop(waits.entry(*waiter).or_default()),
             }
         }
         waits.values_mut().for_each(|blockers| blockers.sort_unstable());
