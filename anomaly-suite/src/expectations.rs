@@ -321,6 +321,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_declared_and_published_of_other_databases_names_known_anomalies() {
+        for db in ["sqlite", "postgres", "mysql"] {
+            let expectations = Expectations::of_database(db);
+            let known = |id: &str| crate::catalogue::all().iter().any(|entry| entry.id == id);
+            assert!(expectations.cells.keys().all(|(id, ..)| known(id)), "{db}");
+            assert!(!expectations.published.is_empty(), "{db} names no source");
+            for rows in &expectations.published {
+                assert!(rows.cells.keys().all(|id| known(id)), "{db}: {}", rows.source);
+            }
+            assert!(expectations.cells.values().any(|declared| declared.published.is_some()), "{db}");
+        }
+    }
+
+    #[test]
     fn words_that_mean_nothing_are_refused_with_their_place() {
         let file = |levels: &str, row: &str| format!("schema = 1\ndb = \"t\"\nlevels = [{levels}]\n[cells.G0]\n{row}");
         let error = |text: String| Expectations::parse(&text).unwrap_err().to_string();
@@ -329,6 +343,9 @@ mod tests {
         assert!(error(file("", "optimistic = [\"aborted\"]")).contains("1 cells for 0 levels"));
         assert!(error(file("", "reasons = { \"snapshot optimistic\" = \"r\" }")).contains("LEVEL MODE of the row"));
         assert!(error(file("", "colour = 1")).contains("colour"));
+        let published = "[[published]]\nsource = \"s\"\nlevels = [\"snapshot\"]\ncells = { G0 = [\"blocked\"] }\n";
+        let file = format!("schema = 1\ndb = \"t\"\nlevels = [\"snapshot\"]\n{published}[cells]\n");
+        assert!(error(file).starts_with("published.G0: `blocked` is not one of possible, prevented"));
     }
 
     #[test]

@@ -406,3 +406,94 @@ impl<S: Sessions> Database for Traced<S> {
         std::mem::take(&mut self.complaints)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use isolde_history::check;
+    use isolde_history::schedule::{ReplayError, Setting, replay};
+    use isolde_types::Anomaly;
+
+    use super::*;
+
+    /// Sessions that answer by heart, and what the table holds in the end.
+    struct Recited(VecDeque<Answer>, Vec<(Key, Stored)>);
+
+    impl Sessions for Recited {
+        const TRAILS: bool = true;
+
+        fn begin(&mut self, _: usize, _: &Begin<'_>, _: &Level) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn start(&mut self, _: usize, _: &Operation<Bytes>, _: Mark) {}
+
+        fn poll(&mut self, _: usize) -> Progress {
+            Progress::Done(Ok(self.0.pop_front().unwrap_or(Answer::Done)))
+        }
+
+        fn rows(&mut self) -> Result<Vec<(Key, Stored)>, String> {
+            Ok(self.1.clone())
+        }
+    }
+
+    fn stored(value: &'static str, trail: &str) -> Stored {
+        Stored::read(value, trail).unwrap()
+    }
+
+    /// Runs a schedule whose steps are answered like this; the anomalies found, and the complaints.
+    fn run(
+        text: &str,
+        answers: Vec<Answer>,
+        rows: &[(&'static str, Stored)],
+    ) -> Result<(Vec<Anomaly>, Vec<String>), ReplayError> {
+        let schedule = Schedule::parse(text).unwrap();
+        let rows = rows.iter().map(|(key, stored)| (Key::from(*key), stored.clone())).collect();
+        let sessions = Recited(answers.into(), rows);
+        let mut database = Traced::new(sessions, &schedule, vec![Level::of(Setting::default())]);
+        let replay = replay(&schedule, Setting::default(), &mut database)?;
+        let report = check(&replay.history);
+        let complaints = report.complaints.into_iter().chain(replay.complaints).collect();
+        Ok((report.findings.into_iter().map(|finding| finding.anomaly).collect(), complaints))
+    }
+
+    #[test]
+    fn a_read_is_of_the_write_whose_mark_it_found() {
+        let text = "init: x=1\nT1: put x 2\nT2: get x\nT1: rollback\nT2: commit\n";
+        let dirty = vec![Answer::Done, Answer::Found(Some(stored("2", "0.0 1.1")))];
+        let (found, complaints) = run(text, dirty, &[("x", stored("1", "0.0"))]).unwrap();
+        assert_eq!((found.as_slice(), complaints.len()), (&[Anomaly::AbortedRead][..], 0));
+        let clean = vec![Answer::Done, Answer::Found(Some(stored("1", "0.0")))];
+        assert_eq!(run(text, clean, &[("x", stored("1", "0.0"))]).unwrap(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn trails_that_run_against_each_other_are_a_dirty_write() {
+        let text = "init: x=1 y=1\nT1: put x 2\nT2: put x 3\nT2: put y 3\nT2: commit\nT1: put y 2\nT1: commit\n";
+        let rows = |x, y| [("x", stored("3", x)), ("y", stored("2", y))];
+        let (found, _) = run(text, vec![], &rows("0.0 1.1 2.1", "0.0 2.2 1.2")).unwrap();
+        assert!(found.contains(&Anomaly::DirtyWrite), "{found:?}");
+        let (found, complaints) = run(text, vec![], &rows("0.0 2.1 1.1", "0.0 2.2 1.2")).unwrap();
+        assert_eq!((found, complaints), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_committed_write_that_left_no_trace_is_complained_of() {
+        let text = "init: x=1\nT1: put x 2\nT1: commit\n";
+        let (_, complaints) = run(text, vec![], &[("x", stored("1", "0.0"))]).unwrap();
+        assert_eq!(complaints, ["the write 1.1 of x was committed, and left no trace"]);
+        let (_, complaints) = run(text, vec![], &[]).unwrap();
+        assert_eq!(complaints, ["x is gone, and nobody deleted it"]);
+    }
+
+    #[test]
+    fn an_absence_that_could_be_either_of_two_is_not_judged() {
+        let absent = || vec![Answer::Done, Answer::Done, Answer::Found(None)];
+        let once = "init: x=1\nT1: delete x\nT1: commit\nT2: get x\nT2: commit\n";
+        assert_eq!(run(once, absent(), &[]).unwrap(), (vec![], vec![]));
+        let born = "T1: delete x\nT1: commit\nT2: get x\nT2: commit\n";
+        let error = run(born, absent(), &[]).unwrap_err();
+        assert!(matches!(&error, ReplayError::Unjudged { why } if why.starts_with("x was read as absent")), "{error}");
+    }
+}
