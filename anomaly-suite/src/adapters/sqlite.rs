@@ -54,7 +54,15 @@ impl Engine for Sqlite {
     fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {
         let folder = TempDir::new().map_err(|error| Unreachable(error.to_string()))?;
         let initial = schedule.initial.clone();
-        let sessions = Connections { folder, initial, kept: None, sessions: HashMap::new(), started: HashMap::new() };
+        let sessions = Connections {
+            folder,
+            initial,
+            kept: None,
+            spare: Vec::new(),
+            transactions: schedule.txns.len(),
+            sessions: HashMap::new(),
+            started: HashMap::new(),
+        };
         Ok(Box::new(Traced::new(sessions, schedule, self.levels())))
     }
 }
@@ -64,6 +72,10 @@ struct Connections {
     folder: TempDir,
     initial: Vec<(Key, Bytes)>,
     kept: Option<Mode>,
+    /// Connections not taken yet, as many as there are transactions: a new one reads the file, and so could
+    /// meet a lock before its transaction has begun.
+    spare: Vec<Connection>,
+    transactions: usize,
     sessions: HashMap<usize, Connection>,
     started: HashMap<usize, (Operation<Bytes>, Mark)>,
 }
@@ -93,8 +105,8 @@ const SWAP: &str = "UPDATE kv SET value = ?2, trail = trail || ' ' || ?3 WHERE k
 impl Connections {
     fn connect(&self) -> rusqlite::Result<Connection> {
         let connection = Connection::open(self.folder.path().join("anomaly-suite.db"))?;
-        connection.pragma_update(None, "synchronous", "OFF")?;
         connection.busy_handler(Some(asked))?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
         Ok(connection)
     }
 
@@ -110,6 +122,7 @@ impl Connections {
         for (key, value) in &self.initial {
             connection.execute(INSERT, params![text(key), text(value), Mark::INITIAL.to_string()])?;
         }
+        self.spare = (0..self.transactions).map(|_| self.connect()).collect::<rusqlite::Result<_>>()?;
         self.kept = Some(mode);
         Ok(())
     }
@@ -118,7 +131,7 @@ impl Connections {
         if self.kept.is_none() {
             self.create(mode)?;
         }
-        let connection = self.connect()?;
+        let connection = self.spare.pop().map_or_else(|| self.connect(), Ok)?;
         connection.execute_batch("BEGIN")?;
         self.sessions.insert(txn, connection);
         Ok(())
