@@ -146,6 +146,9 @@ impl Expectations {
             "sqlite" => include_str!("../expectations/sqlite.toml"),
             "postgres" => include_str!("../expectations/postgres.toml"),
             "mysql" => include_str!("../expectations/mysql.toml"),
+            "redb" => include_str!("../expectations/redb.toml"),
+            "fjall" => include_str!("../expectations/fjall.toml"),
+            "surrealmx" => include_str!("../expectations/surrealmx.toml"),
             _ => return Expectations::default(),
         };
         Expectations::parse(text).unwrap_or_else(|error| panic!("expectations/{name}.toml: {error}"))
@@ -322,7 +325,7 @@ mod tests {
 
     #[test]
     fn what_is_declared_and_published_of_other_databases_names_known_anomalies() {
-        for db in ["sqlite", "postgres", "mysql"] {
+        for db in ["sqlite", "postgres", "mysql", "redb", "fjall", "surrealmx"] {
             let expectations = Expectations::of_database(db);
             let known = |id: &str| crate::catalogue::all().iter().any(|entry| entry.id == id);
             assert!(expectations.cells.keys().all(|(id, ..)| known(id)), "{db}");

@@ -25,6 +25,7 @@ fn a_database_that_was_not_built_names_its_feature() {
 }
 
 /// Every cell of a database that needs no server is as declared, and as published.
+#[cfg(any(feature = "sqlite", feature = "redb", feature = "fjall", feature = "surrealmx"))]
 fn is_as_declared(db: &str) {
     let (code, text) = suite(&["run", "--db", db]);
     assert!(code == 0 && text.contains("all cells as declared"), "exit {code}\n{text}");
@@ -73,6 +74,24 @@ mod sqlite {
         let (code, text) = suite(&["replay", schedule, "--db", "sqlite", "--mode", "pessimistic"]);
         assert!(code == 0 && text.contains("deadlock"), "exit {code}\n{text}");
     }
+}
+
+#[cfg(feature = "redb")]
+#[test]
+fn every_cell_of_redb_is_as_declared() {
+    is_as_declared("redb");
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn every_cell_of_fjall_is_as_declared() {
+    is_as_declared("fjall");
+}
+
+#[cfg(feature = "surrealmx")]
+#[test]
+fn every_cell_of_surrealmx_is_as_declared() {
+    is_as_declared("surrealmx");
 }
 
 #[cfg(feature = "postgres")]

@@ -16,14 +16,22 @@
 //! To add a database, implement [`Engine`] (its levels, in its own words, and what each promises) and
 //! [`Sessions`]; [`Traced`] does the rest.
 
+#[cfg(any(feature = "redb", feature = "fjall", feature = "surrealmx"))]
+mod embedded;
+#[cfg(feature = "fjall")]
+mod fjall;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redb")]
+mod redb;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod remote;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "surrealmx")]
+mod surrealmx;
 
 mod mark;
 mod traced;
@@ -48,7 +56,14 @@ pub enum NoAdapter {
 }
 
 /// What `--db` may name: the word or the beginning of the address, and the feature that has it.
-const NAMES: [(&str, &str); 3] = [("sqlite", "sqlite"), ("postgres://", "postgres"), ("mysql://", "mysql")];
+const NAMES: [(&str, &str); 6] = [
+    ("sqlite", "sqlite"),
+    ("postgres://", "postgres"),
+    ("mysql://", "mysql"),
+    ("redb", "redb"),
+    ("fjall", "fjall"),
+    ("surrealmx", "surrealmx"),
+];
 
 /// The database of this name or address.
 ///
@@ -58,6 +73,12 @@ pub fn engine(name: &str) -> Result<Box<dyn Engine>, NoAdapter> {
     match name {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Box::new(sqlite::Sqlite)),
+        #[cfg(feature = "redb")]
+        "redb" => Ok(Box::new(redb::RedbEngine)),
+        #[cfg(feature = "fjall")]
+        "fjall" => Ok(Box::new(fjall::Fjall)),
+        #[cfg(feature = "surrealmx")]
+        "surrealmx" => Ok(Box::new(surrealmx::SurrealMx)),
         #[cfg(feature = "postgres")]
         address if address.starts_with("postgres://") => {
             let engine = postgres::Postgres::new(address).map_err(NoAdapter::Address)?;
