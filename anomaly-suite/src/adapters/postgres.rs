@@ -22,7 +22,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
 use super::mark::{Mark, Stored};
-use super::remote::{Remote, Server, Wait, failure, quoted, runtime, table_name, text};
+use super::remote::{Remote, Server, Wait, failure, runtime, table_name, text};
 use super::traced::{Answer, Traced};
 use crate::engine::{Engine, Level, Unreachable};
 
@@ -294,6 +294,11 @@ async fn scanned(client: &Client, sql: &str, span: &Span) -> Result<Vec<(Key, St
 /// A row as it was read. Only this wrote the trail, so it is one.
 fn stored(value: Bytes, trail: &str) -> Stored {
     Stored::read(value, trail).unwrap_or_else(|error| panic!("a row of the suite's own table: {error}"))
+}
+
+/// A savepoint's name.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn failed(error: &Error, at_commit: bool) -> Failure {

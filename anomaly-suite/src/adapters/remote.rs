@@ -214,11 +214,6 @@ pub(super) fn text(word: &Bytes) -> String {
     String::from_utf8_lossy(word).into_owned()
 }
 
-/// A savepoint's name, between double quotes.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// A name for a table that no other run uses.
 pub(super) fn table_name() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
