@@ -412,13 +412,13 @@ mod tests {
     use std::collections::VecDeque;
 
     use isolde_history::check;
-    use isolde_history::schedule::{ReplayError, Setting, replay};
+    use isolde_history::schedule::{ReplayError, Setting, TxnOutcome, replay};
     use isolde_types::Anomaly;
 
     use super::*;
 
     /// Sessions that answer by heart, and what the table holds in the end.
-    struct Recited(VecDeque<Answer>, Vec<(Key, Stored)>);
+    struct Recited(VecDeque<Result<Answer, Failure>>, Vec<(Key, Stored)>);
 
     impl Sessions for Recited {
         const TRAILS: bool = true;
@@ -430,7 +430,7 @@ mod tests {
         fn start(&mut self, _: usize, _: &Operation<Bytes>, _: Mark) {}
 
         fn poll(&mut self, _: usize) -> Progress {
-            Progress::Done(Ok(self.0.pop_front().unwrap_or(Answer::Done)))
+            Progress::Done(self.0.pop_front().unwrap_or(Ok(Answer::Done)))
         }
 
         fn rows(&mut self) -> Result<Vec<(Key, Stored)>, String> {
@@ -450,7 +450,7 @@ mod tests {
     ) -> Result<(Vec<Anomaly>, Vec<String>), ReplayError> {
         let schedule = Schedule::parse(text).unwrap();
         let rows = rows.iter().map(|(key, stored)| (Key::from(*key), stored.clone())).collect();
-        let sessions = Recited(answers.into(), rows);
+        let sessions = Recited(answers.into_iter().map(Ok).collect(), rows);
         let mut database = Traced::new(sessions, &schedule, vec![Level::of(Setting::default())]);
         let replay = replay(&schedule, Setting::default(), &mut database)?;
         let report = check(&replay.history);
@@ -485,6 +485,21 @@ mod tests {
         assert_eq!(complaints, ["the write 1.1 of x was committed, and left no trace"]);
         let (_, complaints) = run(text, vec![], &[]).unwrap();
         assert_eq!(complaints, ["x is gone, and nobody deleted it"]);
+    }
+
+    #[test]
+    fn a_commit_whose_answer_was_lost_is_neither_committed_nor_aborted() {
+        let schedule = Schedule::parse("init: x=1\nT1: put x 2\nT1: commit\nT2: get x\nT2: commit\n").unwrap();
+        let lost = Failure { class: FailureClass::Unknown, message: "gone".to_owned(), ended: true };
+        let read = Answer::Found(Some(stored("2", "0.0 1.1")));
+        let rows = vec![(Key::from("x"), stored("2", "0.0 1.1"))];
+        let sessions = Recited([Ok(Answer::Done), Err(lost), Ok(read)].into(), rows);
+        let mut database = Traced::new(sessions, &schedule, vec![Level::of(Setting::default())]);
+        let replay = replay(&schedule, Setting::default(), &mut database).unwrap();
+        assert_eq!(replay.txns[0].outcome, TxnOutcome::Unknown);
+        assert!(replay.history.events.iter().any(|event| matches!(event, Event::Unknown { .. })));
+        // Somebody read it, so it did commit: no anomaly.
+        assert!(check(&replay.history).findings.is_empty());
     }
 
     #[test]
