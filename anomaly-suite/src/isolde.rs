@@ -16,7 +16,7 @@ use isolde_history::model::{Event, History};
 use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Setting, Swap};
 use isolde_types::Key;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Unreachable};
 use crate::numbers;
 
 /// Isolde, as a kind of database.
@@ -28,8 +28,8 @@ impl Engine for Isolde {
         "isolde"
     }
 
-    fn version(&self) -> &'static str {
-        env!("CARGO_PKG_VERSION")
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
     }
 
     /// A snapshot is taken at `begin` where the transaction has a read_ts from then on.
@@ -47,8 +47,8 @@ impl Engine for Isolde {
         ASKED.get(&(isolation, mode)).copied().unwrap_or(Begins::Scheduled)
     }
 
-    fn open(&self, schedule: &Schedule) -> Box<dyn Database> {
-        Box::new(Polled::new(schedule).expect("an empty database in memory takes its initial state"))
+    fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {
+        Ok(Box::new(Polled::new(schedule).map_err(|error| Unreachable(error.to_string()))?))
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) fn row(report: &Report, style: Style) -> String {
         let _ = write!(text, "  {}", pad(mode.name(), 13));
         for cell in report.cells.iter().filter(|cell| cell.setting.mode == mode) {
             let (glyph, tone) = match cell.outcome() {
+                None if cell.is_absent() => ("-".to_owned(), Tone::Faint),
                 None => ("?".to_owned(), Tone::Odd),
                 Some(Outcome::Possible) => (style.possible().to_owned(), Tone::Bad),
                 Some(Outcome::Prevented(how)) => (format!("{}{}", style.prevented(), how.letter()), Tone::Good),

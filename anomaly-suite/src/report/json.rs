@@ -63,7 +63,7 @@ pub fn report(report: &Report, hazards: Option<&Hazards>) -> String {
     let doc = ReportDoc {
         schema: 1,
         suite: env!("CARGO_PKG_VERSION"),
-        db: DbDoc { name: report.db, version: report.db_version },
+        db: DbDoc { name: report.db, version: &report.db_version },
         cells: report.cells.iter().map(cell).collect(),
         hazards: hazards.map(Hazards::to_json),
     };
@@ -83,7 +83,7 @@ fn cell(cell: &Cell) -> CellDoc {
         level: cell.setting.isolation.name(),
         mode: cell.setting.mode.name(),
         permitted: trial.map(|trial| trial.permitted),
-        outcome: cell.outcome().map_or("inconclusive", Outcome::word),
+        outcome: cell.outcome().map_or(if cell.is_absent() { "absent" } else { "inconclusive" }, Outcome::word),
         mechanism: cell.outcome().and_then(Outcome::mechanism).map(|mechanism| mechanism.name()),
         declared: cell.declared.as_ref().map(|declared| outcome(declared.outcome)),
         zombie: trial.is_some_and(|trial| !trial.evidence.zombies.is_empty()),
@@ -201,6 +201,7 @@ pub(super) const fn txn_outcome(outcome: TxnOutcome) -> &'static str {
         TxnOutcome::Committed => "committed",
         TxnOutcome::RolledBack => "rolled-back",
         TxnOutcome::Aborted => "aborted",
+        TxnOutcome::Unknown => "unknown",
         TxnOutcome::Active => "active",
     }
 }
