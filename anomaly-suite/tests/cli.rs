@@ -291,6 +291,20 @@ fn explore_in_json_is_the_same_from_run_to_run() {
     assert_eq!(snapshot["faults"], serde_json::json!({}));
 }
 
+/// T1 reads x and y around T2, and scans twice around it: both kinds of G-single in one program.
+#[test]
+fn explore_in_json_keeps_read_skew_on_keys_and_phantoms_apart() {
+    let program = "init: x=1 y=1\nT1: get x\nT1: scan a..b\nT1: get y\nT2: put x 2\nT2: put y 2\nT2: insert a 1\n";
+    let args = ["explore", "-", "--format", "json", "--level", "read-committed", "--mode", "optimistic"];
+    let document: Value = serde_json::from_str(&suite_with(&args, program, &[]).out).unwrap();
+    let anomalies = document["explorations"][0]["anomalies"].as_object().unwrap();
+    for (code, words) in [("G-single-item", "T1 read x=1"), ("G-single", "T1 scanned a span without a")] {
+        let shown = anomalies.get(code).unwrap_or_else(|| panic!("{code} is not among {anomalies:?}"));
+        assert!(shown["words"].as_str().unwrap().contains(words), "{code}: {shown}");
+        assert!(shown["schedules"].as_u64().unwrap() > 0);
+    }
+}
+
 #[test]
 fn advise_names_the_weakest_level_and_what_goes_wrong_below_it() {
     let ran = suite_with(&["advise", "-", "--invariant", "x == y"], SWAP, &[]);
