@@ -27,7 +27,7 @@ use crate::engine::{Control, Engine};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
 use crate::isolde::Isolde;
-use crate::report::{Colour, Glyphs, Style, explain, json, markdown, show, table};
+use crate::report::{Colour, Glyphs, Style, explain, json, junit, markdown, show, table};
 use crate::suite::{Report, Suite, find};
 use crate::verdict::trial;
 
@@ -103,6 +103,7 @@ enum RunFormat {
     #[default]
     Table,
     Json,
+    Junit,
     Markdown,
 }
 
@@ -277,6 +278,7 @@ fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
     let text = match args.format {
         RunFormat::Table => table::table(&report, hazards.as_ref(), style),
         RunFormat::Json => json::report(&report, hazards.as_ref()),
+        RunFormat::Junit => junit::junit(&report, hazards.as_ref()),
         RunFormat::Markdown => markdown::markdown(&report),
     };
     print(&text, args.out.as_deref())?;

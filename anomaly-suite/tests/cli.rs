@@ -96,6 +96,39 @@ fn run_markdown_is_a_table() {
 }
 
 #[test]
+fn run_junit_has_a_suite_per_level_and_mode_and_a_case_per_anomaly() {
+    let ran = suite(&["run", "--format", "junit"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let suites = |name: &str| ran.out.matches(&format!("<testsuite name=\"{name}\" tests=\"24\"")).count();
+    for level in ["read-uncommitted", "read-committed", "repeatable-read", "snapshot", "serializable"] {
+        assert_eq!((suites(&format!("{level} pessimistic")), suites(&format!("{level} optimistic"))), (1, 1));
+    }
+    assert_eq!(ran.out.matches("<testcase name=\"G2-item\" classname=\"isolde.").count(), 10, "{}", ran.out);
+    assert!(ran.out.contains("<testsuite name=\"hazards\""), "{}", ran.out);
+    assert!(!ran.out.contains("<failure") && !ran.out.contains("<error"), "{}", ran.out);
+    assert_eq!(ran.out, suite(&["run", "--format", "junit"]).out, "equal byte for byte");
+}
+
+#[test]
+fn run_junit_fails_the_case_of_a_cell_that_is_not_as_declared() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.toml");
+    let own = std::fs::read_to_string(format!("{}/expectations/isolde.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    std::fs::write(&path, own.replacen("\"blocked\"", "\"aborted\"", 1)).unwrap();
+    let ran = suite(&["run", "--format", "junit", "--expect", path.to_str().unwrap()]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    let (_, failed) = ran.out.split_once("<failure").unwrap_or_else(|| panic!("no failure in {}", ran.out));
+    assert_eq!(ran.out.matches("<failure").count(), 1);
+    assert!(
+        failed.starts_with(" message=\"declared prevented, by aborting, came out prevented, by blocking\""),
+        "{failed}"
+    );
+    assert!(ran.out.contains(
+        "<testsuite name=\"read-uncommitted pessimistic\" tests=\"24\" skipped=\"0\" errors=\"0\" failures=\"1\">"
+    ));
+}
+
+#[test]
 fn run_writes_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("matrix.json");

@@ -4,6 +4,7 @@ pub mod advice;
 pub mod explain;
 pub mod exploration;
 pub mod json;
+pub mod junit;
 pub mod markdown;
 pub mod proof;
 pub mod show;

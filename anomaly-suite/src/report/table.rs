@@ -184,7 +184,7 @@ fn summary(report: &Report, hazards: Option<&Hazards>, style: Style) -> String {
     text
 }
 
-fn look_closer(cell: &Cell) -> String {
+pub(super) fn look_closer(cell: &Cell) -> String {
     let (isolation, mode) = (cell.setting.isolation, cell.setting.mode);
     format!("anomaly-suite show {} --level {isolation} --mode {mode}", cell.entry.id)
 }
