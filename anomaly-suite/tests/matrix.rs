@@ -2,8 +2,10 @@
 
 use anomaly_suite::catalogue;
 use anomaly_suite::hazards::Hazards;
+use anomaly_suite::report::story::Story;
 use anomaly_suite::report::{Glyphs, Style, explain, json, markdown, show, table};
 use anomaly_suite::{Expectations, Isolde, Report, Suite};
+use isolde_history::schedule::TxnOutcome;
 
 fn run() -> Report {
     Suite::new(&Isolde).expecting(Expectations::isolde()).run()
@@ -88,6 +90,43 @@ fn what_is_possible_is_explained_and_what_is_prevented_says_how() {
         let possible = cell.outcome() == Some(anomaly_suite::Outcome::Possible);
         let heading = if possible { "Why no order of the transactions explains this" } else { "How it was prevented" };
         assert!(text.contains(heading), "{text}");
+    }
+}
+
+/// A text of `show` is a lesson: each has all of its parts, filled.
+#[test]
+fn show_tells_every_step_the_reason_a_case_and_what_stops_it() {
+    let report = run();
+    for cell in &report.cells {
+        let text = show::show(&report, cell, &report, Style::default());
+        let possible = cell.outcome() == Some(anomaly_suite::Outcome::Possible);
+        let reason = if possible { "Why no order of the transactions explains this" } else { "How it was prevented" };
+        for heading in ["Step by step", reason, "What stops it", "In real life", "The same schedule at every level"] {
+            let (_, part) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{heading} in {text}"));
+            let first = part.lines().next().unwrap();
+            assert!(first.starts_with("  ") && first.len() > 8, "{heading} says nothing: {text}");
+        }
+        let (_, steps) = text.split_once("\nStep by step\n").unwrap();
+        let trial = cell.trial.as_ref().unwrap();
+        for txn in trial.replay.txns.iter().filter(|txn| txn.outcome == TxnOutcome::Committed) {
+            assert!(steps.contains(&format!("{} ", txn.name)), "{} is not told of: {text}", txn.name);
+        }
+    }
+}
+
+/// Where an anomaly was shown, each serial order of two or three transactions is refuted by what it
+/// would have read or left.
+#[test]
+fn every_serial_order_is_refuted_where_an_anomaly_is_shown() {
+    let orders = |committed: usize| [0, 1, 2, 6][committed];
+    for cell in run().cells.iter().filter(|cell| cell.outcome() == Some(anomaly_suite::Outcome::Possible)) {
+        let trial = cell.trial.as_ref().unwrap();
+        let committed = trial.replay.txns.iter().filter(|txn| txn.outcome == TxnOutcome::Committed).count();
+        let story = Story::of(&cell.entry.schedule, trial);
+        if committed <= 3 {
+            assert_eq!(story.orders.len(), orders(committed), "{} at {:?}: {story:#?}", cell.entry.id, cell.setting);
+        }
+        assert!(story.why.is_some(), "{} at {:?}", cell.entry.id, cell.setting);
     }
 }
 

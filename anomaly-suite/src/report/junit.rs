@@ -23,7 +23,7 @@ pub fn junit(report: &Report, hazards: Option<&Hazards>) -> String {
     }
     if let Some(hazards) = hazards {
         let mut suite = TestSuite::new("hazards");
-        hazards.0.iter().for_each(|hazard| drop(suite.add_test_cases(hazard_cases(hazard))));
+        suite.add_test_cases(hazards.0.iter().flat_map(hazard_cases));
         document.add_test_suite(suite);
     }
     document.to_string().unwrap_or_else(|error| panic!("names and words are always XML: {error}")) + "\n"

@@ -6,8 +6,10 @@ pub mod exploration;
 pub mod json;
 pub mod junit;
 pub mod markdown;
+mod narrate;
 pub mod proof;
 pub mod show;
+pub mod story;
 pub mod table;
 mod timeline;
 
