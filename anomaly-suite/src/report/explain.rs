@@ -61,7 +61,7 @@ fn example(entry: &Entry, report: &Report, style: Style) -> String {
     text
 }
 
-fn forbidden_by(entry: &Entry) -> String {
+pub(super) fn forbidden_by(entry: &Entry) -> String {
     let levels: Vec<&str> = forbidding(entry).into_iter().map(spoken).collect();
     match levels.as_slice() {
         [] => "None by itself.".to_owned(),

@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod explain;
 pub mod exploration;
+pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;
