@@ -5,7 +5,7 @@ use anomaly_suite::hazards::Hazards;
 use anomaly_suite::report::story::Story;
 use anomaly_suite::report::{Glyphs, Style, explain, json, markdown, show, table};
 use anomaly_suite::{Expectations, Isolde, Report, Suite};
-use isolde_history::schedule::TxnOutcome;
+use isolde_history::schedule::{Schedule, Setting, TxnOutcome};
 
 fn run() -> Report {
     Suite::new(&Isolde).expecting(Expectations::isolde()).run()
@@ -154,6 +154,36 @@ fn what_is_guaranteed_is_never_shown() {
         let forbidden = cell.setting.isolation.guarantees(cell.setting.mode).forbidden;
         for shown in &cell.trial.as_ref().unwrap().evidence.shown {
             assert!(!forbidden.contains(&shown.anomaly), "{} at {:?}: {}", cell.entry.id, cell.setting, shown.words);
+        }
+    }
+}
+
+/// The calls that the catalogue names as a remedy are one, at every level and in both modes.
+#[test]
+fn what_is_said_to_stop_an_anomaly_stops_it() {
+    let for_update = |text: &str| text.replace(": get ", ": get-for-update ");
+    let lock_first = |span: &str| {
+        let (scan, lock) = (format!("scan {span}\n"), format!("lock {span}\n"));
+        move |text: &str| {
+            let lines = text.split_inclusive('\n').map(|line| line.to_owned());
+            let with = |line: String| line.strip_suffix(&scan).map_or(line.clone(), |txn| format!("{txn}{lock}{line}"));
+            lines.map(with).collect::<String>()
+        }
+    };
+    let only_y = |text: &str| text.replace("T1: get y", "T1: get-for-update y");
+    type Remedy<'r> = &'r dyn Fn(&str) -> String;
+    let (phantom, booking) = (lock_first("x.."), lock_first("room/*"));
+    let reads = "G1a G1b G1c OTV P1 P2 G-single long-fork P4 P4-seq P4-blind G2-item G2-item-seq G2-item-absent";
+    let remedies = reads.split(' ').map(|id| (id, &for_update as Remedy<'_>));
+    let others: [(&str, Remedy<'_>); 3] = [("P3", &phantom), ("G2", &booking), ("read-only", &only_y)];
+    for (id, remedy) in remedies.chain(others) {
+        let text = catalogue::find(id).unwrap().text;
+        assert_ne!(text, remedy(text), "{id}");
+        let schedule = Schedule::parse(&remedy(text)).unwrap();
+        for setting in Setting::all() {
+            let trial = anomaly_suite::trial(&Isolde, &schedule, setting)
+                .unwrap_or_else(|e| panic!("{id} at {setting:?}: {e}"));
+            assert_ne!(trial.outcome, Some(anomaly_suite::Outcome::Possible), "{id} at {setting:?}");
         }
     }
 }
