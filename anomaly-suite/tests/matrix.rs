@@ -5,7 +5,7 @@ use anomaly_suite::hazards::Hazards;
 use anomaly_suite::report::story::Story;
 use anomaly_suite::report::{Glyphs, Style, explain, json, markdown, show, table};
 use anomaly_suite::{Expectations, Isolde, Report, Suite};
-use isolde_history::schedule::{Schedule, Setting, TxnOutcome};
+use isolde_history::schedule::{Schedule, Setting, ShownWithoutControl, TxnOutcome};
 
 fn run() -> Report {
     Suite::new(&Isolde).expecting(Expectations::isolde()).run()
@@ -111,6 +111,26 @@ fn show_tells_every_step_the_reason_a_case_and_what_stops_it() {
         let trial = cell.trial.as_ref().unwrap();
         for txn in trial.replay.txns.iter().filter(|txn| txn.outcome == TxnOutcome::Committed) {
             assert!(steps.contains(&format!("{} ", txn.name)), "{} is not told of: {text}", txn.name);
+        }
+    }
+}
+
+/// A text of `explain` has all of its parts; where nothing shows the anomaly, its file says so.
+#[test]
+fn explain_shows_how_it_goes_wrong_and_why_that_is_no_serial_order() {
+    for entry in catalogue::all() {
+        let report = Suite::new(&Isolde).anomaly(entry.id).unwrap().run();
+        let text = explain::explain(entry, &report, Style::default());
+        let shown = entry.schedule.shown_without_control == ShownWithoutControl::Yes;
+        let has = |words: &str| text.lines().any(|line| line.starts_with(words));
+        assert_eq!(has("How it goes wrong: "), shown, "{text}");
+        assert_eq!(
+            has("Why no order of the transactions explains this"),
+            shown || entry.id == "P4-increment",
+            "{text}"
+        );
+        for heading in ["What happens", "In real life", "What stops it", "Which levels forbid it", "The schedule"] {
+            assert!(has(heading), "{heading} in {text}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use isolde_history::oracle;
 use isolde_history::schedule::{Action, FailureClass, Operation, Output, Schedule, StepOutcome, StepReport, Swap};
-use isolde_types::{Key, escape_key};
+use isolde_types::{Key, Mode, escape_key};
 use serde::{Deserialize, Serialize};
 
 use super::narrate::{Narrator, ends_badly};
@@ -262,22 +262,40 @@ fn orders(trial: &Trial) -> Vec<Order> {
 }
 
 fn prevention(schedule: &Schedule, trial: &Trial, mechanism: Mechanism) -> Vec<String> {
-    let mut lines = vec![mechanism_words(mechanism).to_owned()];
+    let mut lines = vec![mechanism_words(trial, mechanism)];
     lines.extend(trial.replay.steps.iter().filter_map(|step| hindered(schedule, step)));
     lines.extend(as_if(trial));
     lines
 }
 
-const fn mechanism_words(mechanism: Mechanism) -> &'static str {
-    match mechanism {
+/// What a mechanism does, as far as this run shows it.
+fn mechanism_words(trial: &Trial, mechanism: Mechanism) -> String {
+    let ended = |step: &&StepReport| step.failure.as_ref().is_some_and(|failure| failure.ended);
+    let aborted = trial.replay.steps.iter().find(ended);
+    let waited_in_vain = aborted.is_some_and(|step| step.outcome == StepOutcome::Blocked);
+    let at_commit = aborted.is_some_and(|step| step.action == Action::Do(Operation::Commit));
+    let words = match mechanism {
         Mechanism::Deadlock => {
             "Each waited for another, and that would never have ended. The database saw the circle, chose a \
              victim and rolled it back, so that the others could go on. The victim is to be begun again: it then \
              sees what the others have left."
         }
+        Mechanism::Blocked if waited_in_vain => {
+            "Whoever came second had to wait, and found in the end that the other had changed what it relied on: \
+             it was rolled back. It is to be begun again: it then sees what the other has left."
+        }
+        Mechanism::Blocked if aborted.is_some() => {
+            "One transaction had to wait until another had ended. One was rolled back, because what it relied on \
+             had changed; it is to be begun again."
+        }
         Mechanism::Blocked => {
             "Whoever came second had to wait. When it could go on, the other had ended, and what it then saw or \
              overwrote was final."
+        }
+        Mechanism::Aborted if at_commit && trial.setting.mode == Mode::Optimistic => {
+            "Nobody waited: in optimistic mode each works on what it saw, keeps its writes to itself, and is \
+             checked when it commits. By then another had committed a change of what this one relied on, so it \
+             was rolled back. It is to be begun again: it then sees what the other has left."
         }
         Mechanism::Aborted => {
             "Nobody waited. What a transaction relied on had been changed by another that committed first; the \
@@ -286,7 +304,8 @@ const fn mechanism_words(mechanism: Mechanism) -> &'static str {
         Mechanism::Invisible => {
             "Nothing waited and nothing failed: no transaction saw, or overwrote, the value that would have done it."
         }
-    }
+    };
+    words.to_owned()
 }
 
 /// The serial order that explains a run, in words.

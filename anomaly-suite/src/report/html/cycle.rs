@@ -25,6 +25,8 @@ pub(super) struct Arrow {
     pub x: i32,
     pub y: i32,
     pub label: String,
+    /// The room that the label takes.
+    pub room: i32,
 }
 
 type Point = (f64, f64);
@@ -91,13 +93,15 @@ fn arrow(edge: &EdgeDoc, from: Point, to: Point, centre: Point) -> Arrow {
         start.0 / 8.0 + end.0 / 8.0 + 0.375 * (third(start, before).0 + third(end, after).0),
         start.1 / 8.0 + end.1 / 8.0 + 0.375 * (third(start, before).1 + third(end, after).1),
     );
+    let text = format!("{} {}", edge.kind, cut(&edge.key, 16));
     Arrow {
         class: edge.kind.chars().filter(char::is_ascii_alphanumeric).collect(),
         line,
         head: format!("M{} L{} L{} Z", at(tip), at(left), at(right)),
         x: round(label.0),
         y: round(label.1) + 4,
-        label: format!("{} {}", edge.kind, cut(&edge.key, 16)),
+        room: text.chars().count() as i32 * 8 + 4,
+        label: text,
     }
 }
 
