@@ -266,18 +266,20 @@ fn a_run_written_without_its_steps_is_in_the_matrix_and_says_what_is_missing() {
 #[test]
 fn a_page_with_a_fault_says_so_and_is_exit_code_1() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.json");
-    let declared = r#""declared":{"outcome":"possible","mechanism":null}"#;
-    let text = serde_json::to_string(&isolde()).unwrap();
-    let otherwise = text.replacen(declared, r#""declared":{"outcome":"prevented","mechanism":"blocked"}"#, 1);
-    assert_ne!(text, otherwise);
-    std::fs::write(&path, otherwise).unwrap();
-    let (code, page, _) = suite(&["report", "--db", path.to_str().unwrap()]);
-    assert_eq!(code, 1);
-    assert!(
-        page.contains("1 not as they must be")
-            && page.contains("✗!</span><span class=\"vh\">possible, not as it must be")
-    );
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (expect, json) = (path("own.toml"), path("run.json"));
+    let own = std::fs::read_to_string(format!("{}/expectations/isolde.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    std::fs::write(&expect, own.replacen("\"possible\"", "\"blocked\"", 1)).unwrap();
+    for steps in [&["--steps"][..], &[]] {
+        let run = ["run", "--format", "json", "--expect", &expect, "--out", &json];
+        assert_eq!(suite(&[&run[..], steps].concat()).0, 1);
+        let (code, page, _) = suite(&["report", "--db", &json]);
+        assert_eq!(code, 1, "{steps:?}");
+        assert!(page.contains("1 not as they must be"), "{steps:?}");
+        assert!(page.contains("✗!</span><span class=\"vh\">possible, not as it must be"), "{steps:?}");
+        let words = "declared prevented, by blocking, came out possible";
+        assert_eq!(page.contains(words), !steps.is_empty(), "the words stand in the steps");
+    }
 }
 
 #[test]

@@ -138,13 +138,17 @@ impl RunDoc {
 }
 
 impl CellDoc {
-    /// Whether it is not as it must be: forbidden and shown, or otherwise than declared.
+    /// Whether it is not as it must be. The run itself has said so, if it told its steps; else it is one
+    /// that was shown and is forbidden, or that came out otherwise than declared.
     #[must_use]
     pub fn is_faulty(&self) -> bool {
+        if let Some(told) = &self.told {
+            return !told.faults.is_empty();
+        }
         let forbidden = self.outcome == "possible" && self.permitted == Some(false);
         let is = OutcomeDoc { outcome: self.outcome.clone(), mechanism: self.mechanism.clone() };
         let otherwise = self.is_decided() && self.declared.as_ref().is_some_and(|declared| *declared != is);
-        forbidden || otherwise || self.told.as_ref().is_some_and(|told| !told.faults.is_empty())
+        forbidden || otherwise
     }
 
     /// Whether there is a verdict.
