@@ -12,6 +12,7 @@ mod advise;
 mod explore;
 mod fuzz;
 mod prove;
+mod report;
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use crate::engine::{Control, Engine, Unreachable};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
 use crate::isolde::Isolde;
-use crate::report::{Colour, Glyphs, Style, explain, json, markdown, show, table};
+use crate::report::{Colour, Glyphs, Style, explain, json, junit, markdown, show, table};
 use crate::suite::{Report, Suite, find};
 use crate::verdict::trial;
 
@@ -48,6 +49,8 @@ pub struct Cli {
 enum Command {
     /// Every anomaly at every level and mode (the default).
     Run(RunArgs),
+    /// One self-contained HTML page: the matrix, and every run drawn and explained.
+    Report(report::ReportArgs),
     /// One cell: what happened step by step, and why.
     Show(ShowArgs),
     /// Every anomaly on one line.
@@ -89,6 +92,9 @@ struct RunArgs {
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     format: RunFormat,
+    /// In JSON, with what each step did, so that `report --beside` can draw it.
+    #[arg(long)]
+    steps: bool,
     /// Write to this file instead of the terminal.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -100,11 +106,18 @@ struct RunArgs {
     bless: bool,
 }
 
+impl RunArgs {
+    fn detail(&self) -> json::Detail {
+        if self.steps { json::Detail::Steps } else { json::Detail::Verdicts }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum RunFormat {
     #[default]
     Table,
     Json,
+    Junit,
     Markdown,
 }
 
@@ -281,6 +294,7 @@ fn run(cli: Cli) -> Result<Verdict, Usage> {
     let style = Style { colour: colour(), glyphs };
     match cli.command.unwrap_or_else(|| Command::Run(RunArgs { db: "isolde".to_owned(), ..RunArgs::default() })) {
         Command::Run(args) => run_matrix(&args, style),
+        Command::Report(args) => report::run(&args),
         Command::Show(args) => run_show(&args, style),
         Command::List => print(&explain::list(style), None).map(|()| Verdict::AsDeclared),
         Command::Explain { anomaly } => run_explain(&anomaly, style),
@@ -315,6 +329,9 @@ fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
     if !args.anomaly.is_empty() {
         suite = suite.anomalies(&args.anomaly)?;
     }
+    if args.steps && !matches!(args.format, RunFormat::Json) {
+        return Err(Usage("--steps is for --format json".to_owned()));
+    }
     let report = suite.run();
     let hazards = hazards(args);
     if args.bless {
@@ -323,7 +340,8 @@ fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
     let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
     let text = match args.format {
         RunFormat::Table => table::table(&report, hazards.as_ref(), style),
-        RunFormat::Json => json::report(&report, hazards.as_ref()),
+        RunFormat::Json => json::report(&report, hazards.as_ref(), args.detail()),
+        RunFormat::Junit => junit::junit(&report, hazards.as_ref()),
         RunFormat::Markdown => markdown::markdown(&report),
     };
     print(&text, args.out.as_deref())?;

@@ -7,8 +7,8 @@
 //!                                              ▼                      ▼
 //!            expectations/*.toml ──► Report ◄── verdict ◄── checker + black-box oracle
 //!                                      │
-//!                                      ├─► table, show, explain (people)
-//!                                      └─► JSON, Markdown (programs, documents)
+//!                                      ├─► table, show, explain, HTML page (people)
+//!                                      └─► JSON, JUnit, Markdown (programs, documents)
 //! ```
 //!
 //! - A verdict comes from a history that really ran, judged by the checker of `isolde-history`; it is
@@ -43,6 +43,7 @@ pub mod explore;
 pub mod fuzz;
 pub mod hazards;
 mod isolde;
+mod names;
 mod numbers;
 mod perform;
 pub mod prove;

@@ -222,7 +222,7 @@ fn of_database(report: &Report) -> String {
     if report.db == "isolde" { String::new() } else { format!(" --db {}", report.db) }
 }
 
-fn look_closer(cell: &Cell) -> String {
+pub(super) fn look_closer(cell: &Cell) -> String {
     let (isolation, mode) = (cell.setting.isolation, cell.setting.mode);
     format!("anomaly-suite show {} --level {isolation} --mode {mode}", cell.entry.id)
 }
