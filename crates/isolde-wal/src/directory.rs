@@ -108,17 +108,19 @@ impl Directory {
         self.manifest.lock().clone()
     }
 
-    pub(crate) fn checkpointing(&self) -> MutexGuard<'_, ()> {
-        self.checkpointing.lock()
+    /// One checkpoint at a time; none after a manifest that was half replaced, whose files must stay.
+    pub(crate) fn checkpointing(&self) -> Result<MutexGuard<'_, ()>> {
+        let one = self.checkpointing.lock();
+        if self.frozen.load(Ordering::Relaxed) {
+            let why = "an earlier manifest could not be replaced: reopen the database";
+            return Err(WalError::Poisoned(why.into()));
+        }
+        Ok(one)
     }
 
     /// Replaces the manifest. After a failure it is not known which one holds, so neither may lose what
     /// it needs.
     pub(crate) fn store(&self, manifest: Manifest) -> Result<()> {
-        if self.frozen.load(Ordering::Relaxed) {
-            let why = "an earlier manifest could not be replaced: reopen the database";
-            return Err(WalError::Poisoned(why.into()));
-        }
         self.frozen.store(true, Ordering::Relaxed);
         manifest.store(&*self.vfs)?;
         self.frozen.store(false, Ordering::Relaxed);
@@ -131,7 +133,7 @@ impl Directory {
     /// # Errors
     /// `Io`, `DiskFull`.
     pub fn note_end(&self, log_end: Lsn) -> Result<()> {
-        let _one = self.checkpointing();
+        let _one = self.checkpointing()?;
         let manifest = Manifest { log_end, ..self.manifest() };
         self.store(manifest)
     }
@@ -395,7 +397,6 @@ fn recover(
         }
         // The last one. Where nothing in it is proven it is replaced, else a new one follows.
         let proven = commits.iter().filter(|found| found.at < scanned.durable).count();
-        let from = commits.get(proven).map_or(scanned.end, |first| first.at);
         let replaced = scanned.durable <= header.lsn(BLOCK) && !mutant!("old-tail-rises");
         next = if replaced {
             SegmentHeader { epoch, size: config.segment_bytes, ..*header }
@@ -405,7 +406,7 @@ fn recover(
                 segment: number + 1,
                 start: header.lsn(header.size),
                 size: config.segment_bytes,
-                previous_end: end_of_proven(&scanned.records, from, scanned.end, header),
+                previous_end: scanned.durable,
                 epoch,
                 ..*header
             }
@@ -419,12 +420,6 @@ fn recover(
     }
     next.size = next.size.max(needed(&unproven));
     Ok(Recovered { last, closed, next, unproven })
-}
-
-/// Where the log ends in a segment whose records from `from` on are written again elsewhere.
-fn end_of_proven(records: &[Found], from: Lsn, end: Lsn, header: &SegmentHeader) -> Lsn {
-    let before = records.iter().rfind(|found| found.at < from || from == end);
-    before.map_or(header.lsn(BLOCK), |found| header.lsn(found.body.end as u64))
 }
 
 fn needed(unproven: &[(Ts, u32, Vec<u8>)]) -> u64 {
