@@ -174,6 +174,11 @@ impl Log {
         self.since_checkpoint.load(Ordering::Relaxed)
     }
 
+    /// What was found at opening and no checkpoint holds.
+    pub(crate) fn note_backlog(&self, bytes: u64) {
+        self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn segments(&self) -> &Arc<Segments> {
         &self.segments
     }

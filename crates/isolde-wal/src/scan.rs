@@ -134,11 +134,6 @@ impl SegmentBytes<'_> {
         None
     }
 
-    /// Whether anything in the segment says that it was on disk; for one whose header is unreadable.
-    pub fn has_proof(&self) -> bool {
-        self.proof_after(self.header.lsn(BLOCK)).is_some()
-    }
-
     fn corrupt(&self, at: Lsn, what: &'static str) -> WalError {
         WalError::corrupt(self.name, at.0.saturating_sub(self.header.start.0), what)
     }
