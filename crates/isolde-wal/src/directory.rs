@@ -388,7 +388,7 @@ fn recover(
         // What the manifest says was on disk when it was written.
         let durable = scanned.durable.max(manifest.log_end);
         let proven = commits.iter().filter(|found| found.at < durable).count();
-        let replaced = durable <= header.lsn(BLOCK) && !mutant!("old-tail-rises");
+        let replaced = durable <= header.lsn(BLOCK);
         next = if replaced {
             SegmentHeader { epoch, size: config.segment_bytes, ..*header }
         } else {
@@ -397,7 +397,7 @@ fn recover(
                 segment: number + 1,
                 start: header.lsn(header.size),
                 size: config.segment_bytes,
-                previous_end: durable,
+                previous_end: if mutant!("old-tail-rises") { scanned.end } else { durable },
                 epoch,
                 ..*header
             }
