@@ -28,7 +28,7 @@ use crate::check::checked;
 use crate::engine::{Control, Engine, Unreachable};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
-use crate::isolde::Isolde;
+use crate::isolde::{Durable, Isolde};
 use crate::report::{Colour, Glyphs, Style, explain, json, junit, markdown, show, table};
 use crate::suite::{Report, Suite, find};
 use crate::verdict::trial;
@@ -80,6 +80,9 @@ struct RunArgs {
     /// as `sqlite` or `postgres://..`.
     #[arg(long, default_value = "isolde")]
     db: String,
+    /// Isolde on disk: each schedule runs on a database of its own in this folder.
+    #[arg(long)]
+    path: Option<PathBuf>,
     /// Only these levels.
     #[arg(long, value_delimiter = ',', value_parser = level)]
     level: Vec<Isolation>,
@@ -313,7 +316,13 @@ fn colour() -> Colour {
 }
 
 fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
-    let engine = any_engine(&args.db)?;
+    let engine: Box<dyn Engine> = match &args.path {
+        Some(path) if args.db == "isolde" => {
+            Box::new(Durable::new(path).map_err(|error| Usage(format!("{}: {error}", path.display())))?)
+        }
+        Some(_) => return Err(Usage("--path is for Isolde: leave out --db".to_owned())),
+        None => any_engine(&args.db)?,
+    };
     if let Err(why) = engine.reach() {
         return Ok(unreachable(&*engine, &why));
     }

@@ -5,12 +5,15 @@
 //! history included, is as the schedule writes it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use isolde::step::{Op, Session};
-use isolde::{Cas, Db, Error, ErrorKind, Isolation, LockMode, Mode, Recorder, Savepoint, TxnId};
+use isolde::{Builder, Cas, Db, Error, ErrorKind, Isolation, LockMode, Mode, Recorder, Savepoint, TxnId};
 use isolde_history::explore::Begins;
 use isolde_history::model::{Event, History};
 use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Setting, Swap};
@@ -49,7 +52,55 @@ impl Engine for Isolde {
     }
 
     fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {
-        Ok(Box::new(Polled::new(schedule).map_err(|error| Unreachable(error.to_string()))?))
+        Ok(Box::new(open_with(&schedule.initial).and_then(Polled::on).map_err(|error| Unreachable(error.to_string()))?))
+    }
+}
+
+/// Isolde in a directory: each schedule gets a database of its own in it. A wait for the log leads the sync
+/// inside the poll, so that what comes out is the same as in memory and depends on no time.
+#[derive(Debug)]
+pub struct Durable {
+    folder: PathBuf,
+    opened: AtomicU64,
+}
+
+impl Durable {
+    /// Databases in this folder.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(folder: &Path) -> io::Result<Durable> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Durable { folder: folder.to_path_buf(), opened: AtomicU64::new(0) })
+    }
+}
+
+impl Engine for Durable {
+    fn name(&self) -> &'static str {
+        Isolde.name()
+    }
+
+    fn version(&self) -> String {
+        Isolde.version()
+    }
+
+    fn begins(&self, isolation: Isolation, mode: Mode) -> Begins {
+        Isolde.begins(isolation, mode)
+    }
+
+    fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {
+        const SMALL_LOG: u64 = 64 << 10;
+        let path = self.folder.join(format!("run-{}", self.opened.fetch_add(1, Ordering::Relaxed)));
+        // What an earlier run has left is not this one's.
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Unreachable(format!("{}: {error}", path.display())));
+            }
+            _ => {}
+        }
+        let opened = filled(builder().path(path).log_segment_bytes(SMALL_LOG).no_threads(), &schedule.initial);
+        let polled = opened.and_then(Polled::on);
+        Ok(Box::new(polled.map_err(|error| Unreachable(error.to_string()))?))
     }
 }
 
@@ -69,8 +120,8 @@ struct Polled {
     names: HashMap<TxnId, String>,
 }
 
-/// A database for schedules: with their merge operators, over encoded values.
-pub(crate) fn open() -> isolde::Result<Db> {
+/// Options of a database for schedules: their merge operators, over encoded values.
+fn builder() -> Builder {
     let merge = |operator: &'static str| {
         move |old: Option<&[u8]>, new: &[u8]| {
             let old = old.map(|old| decode(&Bytes::copy_from_slice(old)));
@@ -79,19 +130,30 @@ pub(crate) fn open() -> isolde::Result<Db> {
             Ok(encode(&merged).to_vec())
         }
     };
-    Db::builder().in_memory().merge_operator("append", merge("append")).merge_operator("max", merge("max")).open()
+    Db::builder().merge_operator("append", merge("append")).merge_operator("max", merge("max"))
+}
+
+/// A database for schedules, in memory.
+pub(crate) fn open() -> isolde::Result<Db> {
+    open_with(&[])
 }
 
 /// The same, holding these keys.
 pub(crate) fn open_with(initial: &[(Key, Bytes)]) -> isolde::Result<Db> {
-    let db = open()?;
+    filled(builder().in_memory(), initial)
+}
+
+fn filled(builder: Builder, initial: &[(Key, Bytes)]) -> isolde::Result<Db> {
+    let db = builder.open()?;
+    if initial.is_empty() {
+        return Ok(db);
+    }
     db.transact(|txn| initial.iter().try_for_each(|(key, value)| txn.put_bytes(key, encode(value))))?;
     Ok(db)
 }
 
 impl Polled {
-    fn new(schedule: &Schedule) -> isolde::Result<Polled> {
-        let db = open_with(&schedule.initial)?;
+    fn on(db: Db) -> isolde::Result<Polled> {
         let recorder = Some(db.recorder()?);
         let (sessions, running) = (HashMap::new(), HashMap::new());
         Ok(Polled {

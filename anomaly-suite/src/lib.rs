@@ -53,7 +53,7 @@ mod suite;
 pub mod verdict;
 pub mod versions;
 
-pub use crate::isolde::Isolde;
+pub use crate::isolde::{Durable, Isolde};
 pub use engine::{Control, Engine, Level, Unreachable};
 pub use expectations::{Declared, Expectations};
 pub use suite::{Cell, Report, Suite, UnknownName, find};

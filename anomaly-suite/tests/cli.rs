@@ -38,6 +38,17 @@ fn file(id: &str) -> String {
 }
 
 #[test]
+fn a_durable_database_has_the_same_matrix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let durable = suite(&["run", "--path", path, "--format", "json"]);
+    assert_eq!(durable.code, 0, "{}", durable.err);
+    assert_eq!(durable.out, suite(&["run", "--format", "json"]).out);
+    assert!(folder.path().join("run-0/MANIFEST").is_file(), "it ran on disk");
+    assert_eq!(suite(&["run", "--path", path, "--db", "control"]).code, 2);
+}
+
+#[test]
 fn no_subcommand_means_run() {
     let (bare, run) = (suite(&[]), suite(&["run"]));
     assert_eq!((bare.code, run.code), (0, 0), "{}", bare.err);
