@@ -125,7 +125,7 @@ fn durability(rng: &mut Rng) -> Durability {
 fn write(db: &Db, promises: &mut Promises, rng: &mut Rng) -> Result<(), Error> {
     let number = promises.begun + 1;
     let (pair, gone) = (rng.u8(..4), rng.u8(..4));
-    let size = if rng.u8(..10) == 0 { rng.usize(..20_000) } else { rng.usize(..60) };
+    let size = if rng.u8(..4) == 0 { rng.usize(..20_000) } else { rng.usize(..60) };
     let value = [number.to_string().into_bytes(), vec![b'.'; size]].concat();
     let durability = durability(rng);
     let isolation = Isolation::ALL[rng.usize(..5)];

@@ -12,6 +12,8 @@ pub struct LogBody {
     pub bytes: Vec<u8>,
     /// The checksum of `bytes`.
     pub checksum: u32,
+    /// How much space in the log was reserved for it; given back when it is written.
+    pub reserved: u64,
 }
 
 /// Takes log records in commit_ts order. Called inside the sequencer: never waits, never fails.

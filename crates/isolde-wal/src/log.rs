@@ -31,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use isolde_types::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, Mutex, MutexGuard, thread as threads};
 use isolde_types::{Durable, LogBody, Places, Ts, mutant};
 
@@ -62,6 +62,9 @@ pub struct Log {
     durable: Arc<Durable>,
     /// Every commit up to it is in the file.
     written: AtomicU64,
+    /// The queue's bytes, for a look without its latch.
+    standing: AtomicUsize,
+    has_thread: AtomicBool,
     poisoned: AtomicBool,
     cause: Mutex<Option<Arc<str>>>,
     write_behind: WriteBehind,
@@ -141,6 +144,8 @@ impl Log {
             segments,
             durable,
             written: AtomicU64::new(ts.0),
+            standing: AtomicUsize::new(0),
+            has_thread: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             cause: Mutex::new(None),
             write_behind,
@@ -207,6 +212,13 @@ impl Log {
         self.check()?;
         let len = record_len(&LogBody::default()) + body_len;
         let reservation = self.segments.reserve(len)?;
+        // Relaxed: a limit may be passed by those who come at the same moment.
+        let standing = self.standing.load(Ordering::Relaxed);
+        if standing <= self.write_behind.limit_bytes
+            && (self.has_thread.load(Ordering::Relaxed) || standing < self.write_behind.write_bytes)
+        {
+            return Ok(reservation);
+        }
         let mut queue = self.queue.lock();
         while queue.bytes > self.write_behind.limit_bytes || (queue.thread.is_none() && self.overdue(&queue)) {
             if queue.leading {
@@ -229,13 +241,14 @@ impl Log {
     ///
     /// # Errors
     /// As [`admit`](Log::admit).
-    pub fn fit(self: &Arc<Self>, mut reservation: Reservation, record: &LogBody) -> Result<Reservation> {
+    pub fn fit(self: &Arc<Self>, mut reservation: Reservation, record: &mut LogBody) -> Result<Reservation> {
         let len = record_len(record);
-        if reservation.shrink_to(len) {
-            return Ok(reservation);
+        if !reservation.holds(len) {
+            drop(reservation);
+            reservation = self.segments.reserve(len)?;
         }
-        drop(reservation);
-        self.segments.reserve(len)
+        record.reserved = reservation.bytes();
+        Ok(reservation)
     }
 
     fn overdue(&self, queue: &Queue) -> bool {
@@ -373,6 +386,7 @@ impl Log {
         queue.leading = true;
         let records = std::mem::take(&mut queue.records);
         let bytes = std::mem::take(&mut queue.bytes);
+        self.standing.store(0, Ordering::Relaxed);
         let mut captured = queue.captured;
         let sync = queue.wanted_synced > self.durable.get() || queue.unsynced >= self.write_behind.sync_bytes;
         self.durable.announce(captured);
@@ -487,15 +501,19 @@ impl Log {
         wake_all(waiters.into_values().map(|waiter| waiter.waker));
     }
 
-    /// Makes everything durable, and writes down that it is. Gives the end of the log.
+    /// Makes everything durable, and writes down that it is. Gives the end of the log; `None` where this
+    /// epoch has written nothing, and the next one may take its place.
     ///
     /// # Errors
     /// `Poisoned`, `Io`.
-    pub fn finish(&self) -> Result<Lsn> {
+    pub fn finish(&self) -> Result<Option<Lsn>> {
         self.flush()?;
         let mut writer = self.writer.lock();
+        if writer.is_unused() {
+            return Ok(None);
+        }
         writer.mark()?;
-        Ok(writer.durable())
+        Ok(Some(writer.durable()))
     }
 }
 
@@ -537,6 +555,7 @@ impl Places for Log {
             queue.bytes += record_len(&body);
             queue.records.push_back(Placed { ts, body });
         }
+        self.standing.store(queue.bytes, Ordering::Relaxed);
         queue.captured = publish();
         if self.is_poisoned() {
             return Vec::new();

@@ -42,7 +42,7 @@ impl BodyWriter {
     /// The body, with its checksum.
     #[must_use]
     pub fn finish(self) -> LogBody {
-        LogBody { checksum: crc32c::crc32c(&self.bytes), bytes: self.bytes }
+        LogBody { checksum: crc32c::crc32c(&self.bytes), bytes: self.bytes, reserved: 0 }
     }
 }
 

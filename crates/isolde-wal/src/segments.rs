@@ -84,15 +84,14 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Makes it that of a record of this length, if it is enough for one.
-    pub(crate) fn shrink_to(&mut self, record_len: usize) -> bool {
-        let needed = reservation(record_len);
-        let enough = needed <= self.bytes;
-        if enough {
-            self.segments.release(self.bytes - needed);
-            self.bytes = needed;
-        }
-        enough
+    /// Whether it is enough for a record of this length.
+    pub(crate) fn holds(&self, record_len: usize) -> bool {
+        reservation(record_len) <= self.bytes
+    }
+
+    /// The bytes that it keeps.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The record was placed: its space is given back when it is written.

@@ -6,7 +6,7 @@ use isolde_types::{LogBody, Ts, mutant};
 use crate::error::{Result, WalError};
 use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SegmentHeader, align_up};
 use crate::record::record_len;
-use crate::segments::{Segments, reservation, segment_name};
+use crate::segments::{Segments, segment_name};
 use crate::vfs::{OpenMode, Vfs, VfsFile, write_all_at};
 
 /// So much is gathered before it is written, whether or not the batch ends.
@@ -65,18 +65,27 @@ impl Writer {
         self.segment.segment
     }
 
+    /// Whether the segment has no record.
+    pub fn is_unused(&self) -> bool {
+        self.at == BLOCK && self.buffer.is_empty()
+    }
+
     /// Appends records and writes them; syncs only where a segment ends.
     pub fn append(&mut self, records: impl IntoIterator<Item = Placed>) -> Result<()> {
+        let mut reserved = 0;
         for Placed { ts, body } in records {
             self.make_room(record_len(&body))?;
             self.encode(RecordKind::Commit, ts, &body);
             self.last_ts = ts;
-            self.segments.release(reservation(record_len(&body)));
+            reserved += body.reserved;
             if self.buffer.len() >= CHUNK {
                 self.write()?;
             }
         }
-        self.write()
+        self.write()?;
+        // Only now: what is left in the segment is known again.
+        self.segments.release(reserved);
+        Ok(())
     }
 
     /// Makes everything that was appended durable.
@@ -98,7 +107,7 @@ impl Writer {
     /// Writes the marker of a clean close: everything before it is known to be on disk.
     pub fn mark(&mut self) -> Result<()> {
         self.sync()?;
-        let nothing = LogBody { checksum: crc32c::crc32c(&[]), bytes: Vec::new() };
+        let nothing = LogBody { checksum: crc32c::crc32c(&[]), ..LogBody::default() };
         self.make_room(RECORD_HEADER)?;
         self.encode(RecordKind::Marker, self.last_ts, &nothing);
         self.write()?;

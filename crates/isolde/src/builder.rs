@@ -320,7 +320,11 @@ impl Builder {
             None | Some(Place::Memory) => return Ok(Db::new(Arc::new(Core::new(config)))),
             Some(Place::Path(path)) => {
                 let open = RealFs::open(&path, true);
-                Arc::new(open.map_err(|e| StorageError::from_io("opening", &path.display().to_string(), e))?)
+                Arc::new(open.map_err(|source| StorageError::Io {
+                    doing: "opening",
+                    file: path.display().to_string().into(),
+                    source: Arc::new(source),
+                })?)
             }
             Some(Place::Vfs(vfs)) => vfs,
         };

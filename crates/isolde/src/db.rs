@@ -319,7 +319,13 @@ impl Db {
     /// An in-memory database collects on the side of commits; this does all of it now, in time
     /// proportional to the number of keys. Other calls go on meanwhile. What an open snapshot still
     /// sees stays.
+    ///
+    /// A durable database syncs first, because what is durable stays readable: *blocks* for that.
     pub fn collect(&self) {
+        if let Some(disk) = &self.core.disk {
+            // After a failure of the log, what is durable stays, and no more goes.
+            let _ = disk.log.flush();
+        }
         self.core.collect();
     }
 
@@ -382,7 +388,8 @@ impl Db {
     /// Closes the database for all handles: open transactions are rolled back, later calls fail with
     /// `Closed`. What was committed is made durable, and the directory can be opened again.
     ///
-    /// Dropping the last handle does the same, but cannot tell of errors.
+    /// Dropping the last handle does the same, but cannot tell of errors, and while a checkpoint is being
+    /// written it ends a little later.
     ///
     /// # Errors
     /// `Unsupported` from inside a transaction body of this thread: the body could not go on.

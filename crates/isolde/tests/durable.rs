@@ -125,7 +125,7 @@ fn directories_of_others_are_refused_and_stay_as_they_are() {
     let file = folder.path().join("letter.txt");
     assert_eq!(small(&file).open().unwrap_err().kind(), ErrorKind::Io);
     let error = small(&folder.path().join("no/such")).open().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::MissingFile, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
 }
 
 #[test]
@@ -242,4 +242,19 @@ fn every_level_and_mode_is_durable() {
     }
     drop(db);
     assert_eq!(rows(&small(&path).open().unwrap()).len(), 11);
+}
+
+#[test]
+fn opening_again_and_again_adds_no_files() {
+    let folder = folder();
+    let path = folder.path().join("db");
+    small(&path).open().unwrap().put("k", "v").unwrap();
+    let files = || std::fs::read_dir(&path).unwrap().count();
+    small(&path).open().unwrap().close().unwrap();
+    let before = files();
+    for _ in 0..5 {
+        let db = small(&path).open().unwrap();
+        assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"v"[..]));
+    }
+    assert!(files() <= before + 1, "{before} files, then {}", files());
 }

@@ -128,8 +128,8 @@ impl TxnInner {
         }
         let mut encoder = reservation.as_ref().map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM));
         self.install(&mut body, &status, &mut installed, encoder.as_mut())?;
-        let record = encoder.map(BodyWriter::finish);
-        let reservation = self.grown(reservation, record.as_ref())?;
+        let mut record = encoder.map(BodyWriter::finish);
+        let reservation = self.fitting(reservation, record.as_mut())?;
         protect(self, owner.as_deref())?;
         let reads = std::mem::take(&mut body.reads);
         drop(body);
@@ -231,7 +231,7 @@ impl TxnInner {
     }
 
     /// A merge may have come to more than was thought: then more space is reserved, before the order.
-    fn grown(&self, reservation: Option<Reservation>, record: Option<&LogBody>) -> Result<Option<Reservation>> {
+    fn fitting(&self, reservation: Option<Reservation>, record: Option<&mut LogBody>) -> Result<Option<Reservation>> {
         match (reservation, record, &self.core.disk) {
             (Some(reservation), Some(record), Some(disk)) => Ok(Some(disk.log.fit(reservation, record)?)),
             (reservation, ..) => Ok(reservation),

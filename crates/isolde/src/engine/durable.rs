@@ -112,7 +112,7 @@ impl Disk {
     /// Makes everything durable, writes down that it is, ends the threads, and gives the directory back.
     pub fn close(&self) -> Result<()> {
         let Some(directory) = self.directory.lock().take() else { return Ok(()) };
-        let closed = self.log.finish().and_then(|end| directory.note_end(end));
+        let closed = self.log.finish().and_then(|end| end.map_or(Ok(()), |end| directory.note_end(end)));
         self.log.stop_thread();
         let mine = thread::current().id();
         for handle in std::mem::take(&mut *self.threads.lock()) {
