@@ -33,7 +33,7 @@ use crate::segments::{Segments, segment_name, segment_number, spare_number};
 use crate::vfs::{OpenMode, Vfs, read_file, write_all_at};
 use crate::writer::Writer;
 
-const NEW_SEGMENT: &str = "new-log";
+pub(crate) const NEW_SEGMENT: &str = "new-log";
 /// Segments are read whole; a larger one was never written.
 const SEGMENT_LIMIT: u64 = 16 << 30;
 
@@ -226,7 +226,7 @@ pub fn write_backup(vfs: &Arc<dyn Vfs>, source: &mut dyn Source) -> Result<()> {
 }
 
 /// Without a manifest there must be nothing, or what a creation left that was cut off.
-fn refuse_others(vfs: &dyn Vfs, dir: &Arc<str>, names: &[String], config: &OpenConfig) -> Result<()> {
+pub(crate) fn refuse_others(vfs: &dyn Vfs, dir: &Arc<str>, names: &[String], config: &OpenConfig) -> Result<()> {
     let refuse = |what| Err(WalError::NotADatabase { dir: Arc::clone(dir), what });
     let ours = |name: &str| {
         name == LOCK_FILE
@@ -290,18 +290,19 @@ impl Recovered {
     }
 }
 
-struct SegmentFile {
-    number: u64,
-    header: SegmentHeader,
+/// A segment of the log that has a header.
+pub(crate) struct LoggedSegment {
+    pub number: u64,
+    pub header: SegmentHeader,
 }
 
 /// The segments from the one on that the manifest names, with their headers, without one that was
 /// only about to be begun.
-fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<SegmentFile>> {
+pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<LoggedSegment>> {
     let mut numbers: Vec<u64> =
         names.iter().filter_map(|name| segment_number(name)).filter(|number| *number >= manifest.replay_from).collect();
     numbers.sort_unstable();
-    let mut chain: Vec<SegmentFile> = Vec::new();
+    let mut chain: Vec<LoggedSegment> = Vec::new();
     for (index, number) in numbers.iter().copied().enumerate() {
         let name = segment_name(number);
         let expected = manifest.replay_from + index as u64;
@@ -320,7 +321,7 @@ fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<Seg
             (Some(header), Some(previous)) if header.start != previous.lsn(previous.size) => {
                 return Err(WalError::corrupt(&name, 0, "it does not follow the segment before it"));
             }
-            (Some(header), _) => chain.push(SegmentFile { number, header }),
+            (Some(header), _) => chain.push(LoggedSegment { number, header }),
             (None, Some(previous)) if index + 1 == numbers.len() => {
                 refuse_if_used(&name, &*file, previous)?;
             }
@@ -373,10 +374,10 @@ fn recover(
     let mut last_commit = Ts::ZERO;
     let epoch = chain.iter().map(|segment| segment.header.epoch).max().unwrap_or(0).max(manifest.epoch);
     let mut next = SegmentHeader { epoch, size: config.segment_bytes, ..Recovered::nothing(config).next };
-    for (index, SegmentFile { number, header }) in chain.iter().enumerate() {
+    for (index, logged) in chain.iter().enumerate() {
+        let LoggedSegment { number, header } = logged;
         let name = segment_name(*number);
-        let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
-        let bytes = read_file(&*file, SEGMENT_LIMIT.min(header.size)).map_err(WalError::io("reading", &name))?;
+        let bytes = read_segment(&**vfs, logged)?;
         let following = chain.get(index + 1).map(|following| following.header);
         let segment = SegmentBytes { name: &name, header: *header, bytes: &bytes };
         let scanned = segment.scan(following.map(|following| following.previous_end), manifest.log_end)?;
@@ -421,6 +422,16 @@ fn recover(
     Ok(Recovered { last, closed, next, unproven })
 }
 
+pub(crate) fn read_segment(vfs: &dyn Vfs, segment: &LoggedSegment) -> Result<Vec<u8>> {
+    let name = segment_name(segment.number);
+    let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
+    let size = segment.header.size;
+    read_file(&*file, SEGMENT_LIMIT.min(size)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => WalError::corrupt(&name, size, "it is longer than its header says"),
+        _ => WalError::io("reading", &name)(error),
+    })
+}
+
 /// Where the log ends in a segment whose records from `from` on are written again elsewhere.
 fn end_of_proven(records: &[Found], from: Lsn, end: Lsn, header: &SegmentHeader) -> Lsn {
     let before = records.iter().rfind(|found| found.at < from || from == end);
@@ -432,15 +443,14 @@ fn needed(unproven: &[(Ts, u32, Vec<u8>)]) -> u64 {
     (records as u64 + 3 * BLOCK).next_multiple_of(BLOCK)
 }
 
-fn total_bytes(vfs: &dyn Vfs, manifest: &Manifest, chain: &[SegmentFile]) -> u64 {
+fn total_bytes(vfs: &dyn Vfs, manifest: &Manifest, chain: &[LoggedSegment]) -> u64 {
     let len = |name: &str| vfs.open(name, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0);
-    let partitions = (0..manifest.partitions.len()).map(|part| checkpoint::partition_name(manifest.checkpoint, part));
     let segments = chain.iter().map(|segment| segment_name(segment.number));
-    partitions.chain(segments).map(|name| len(&name)).sum()
+    checkpoint::partition_names(manifest).chain(segments).map(|name| len(&name)).sum()
 }
 
 /// Redoes commits, each key on one thread, so that its changes come in their order.
-fn redo_records(
+pub(crate) fn redo_records(
     segment: &SegmentBytes<'_>,
     commits: &[&Found],
     manifest: &Manifest,

@@ -35,6 +35,27 @@ impl RealFs {
         }
         Ok(RealFs { path: path.to_path_buf(), dir: File::open(path)? })
     }
+
+    /// Keeps others from opening the directory's database, until the guard is dropped, without writing
+    /// anything; others may do the same at the same time. `None` if somebody has it open. (One whose lock
+    /// file is missing nobody has open.)
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn try_lock_to_read(&self) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let file = match options.open(self.path.join(LOCK_FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Box::new(()))),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 impl Vfs for RealFs {
