@@ -138,6 +138,19 @@ mod tests {
         }
     }
 
+    /// "What stops it" is of use only if it says at which levels, and with which calls below them.
+    #[test]
+    fn what_stops_it_names_levels_and_calls() {
+        let calls = ["get-for-update", "increment", "cas", "lock the span", "the call itself", "no call", "any call"];
+        let levels = ["every level", "read committed", "repeatable read", "snapshot", "serializable"];
+        for entry in all() {
+            let text = entry.paragraph("What stops it").to_lowercase();
+            assert!(levels.iter().any(|level| text.contains(level)), "{}: no level: {text}", entry.id);
+            let nothing_to_do = text.contains("every level of isolde");
+            assert!(nothing_to_do || calls.iter().any(|call| text.contains(call)), "{}: no call: {text}", entry.id);
+        }
+    }
+
     #[test]
     fn every_file_of_the_folder_is_in_the_catalogue() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("anomalies");

@@ -12,6 +12,7 @@ mod advise;
 mod explore;
 mod fuzz;
 mod prove;
+mod report;
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -19,15 +20,16 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isolde_history::foreign as history;
-use isolde_history::schedule::{Schedule, Setting};
+use isolde_history::schedule::{ReplayError, Schedule, Setting};
 use isolde_types::{Isolation, Mode};
 
+use crate::adapters;
 use crate::check::checked;
-use crate::engine::{Control, Engine};
+use crate::engine::{Control, Engine, Unreachable};
 use crate::expectations::{Expectations, bless};
 use crate::hazards::Hazards;
 use crate::isolde::Isolde;
-use crate::report::{Colour, Glyphs, Style, explain, json, markdown, show, table};
+use crate::report::{Colour, Glyphs, Style, explain, json, junit, markdown, show, table};
 use crate::suite::{Report, Suite, find};
 use crate::verdict::trial;
 
@@ -47,6 +49,8 @@ pub struct Cli {
 enum Command {
     /// Every anomaly at every level and mode (the default).
     Run(RunArgs),
+    /// One self-contained HTML page: the matrix, and every run drawn and explained.
+    Report(report::ReportArgs),
     /// One cell: what happened step by step, and why.
     Show(ShowArgs),
     /// Every anomaly on one line.
@@ -72,7 +76,8 @@ enum Command {
 
 #[derive(Args, Debug, Default)]
 struct RunArgs {
-    /// The database: isolde, or control (an engine without control).
+    /// The database: isolde, control (an engine without control), or one of this build's adapters, such
+    /// as `sqlite` or `postgres://..`.
     #[arg(long, default_value = "isolde")]
     db: String,
     /// Only these levels.
@@ -87,6 +92,9 @@ struct RunArgs {
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     format: RunFormat,
+    /// In JSON, with what each step did, so that `report --beside` can draw it.
+    #[arg(long)]
+    steps: bool,
     /// Write to this file instead of the terminal.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -98,11 +106,18 @@ struct RunArgs {
     bless: bool,
 }
 
+impl RunArgs {
+    fn detail(&self) -> json::Detail {
+        if self.steps { json::Detail::Steps } else { json::Detail::Verdicts }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum RunFormat {
     #[default]
     Table,
     Json,
+    Junit,
     Markdown,
 }
 
@@ -113,10 +128,10 @@ struct ShowArgs {
     /// The level.
     #[arg(long, value_parser = level, default_value = "serializable")]
     level: Isolation,
-    /// The mode.
-    #[arg(long, value_parser = mode, default_value = "optimistic")]
-    mode: Mode,
-    /// The database: isolde, or control.
+    /// The mode (default: optimistic, where the database has a choice).
+    #[arg(long, value_parser = mode)]
+    mode: Option<Mode>,
+    /// The database, as in `run`.
     #[arg(long, default_value = "isolde")]
     db: String,
 }
@@ -130,15 +145,15 @@ struct ReplayArgs {
     #[arg(long, value_parser = level, default_value = "serializable")]
     level: Isolation,
     /// The mode of transactions that name none.
-    #[arg(long, value_parser = mode, default_value = "optimistic")]
-    mode: Mode,
+    #[arg(long, value_parser = mode)]
+    mode: Option<Mode>,
     /// How to print; JSON is one document a line.
     #[arg(long, value_enum, default_value_t)]
     format: ReplayFormat,
     /// Write to this file instead of the terminal.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The database: isolde, or control.
+    /// The database, as in `run`.
     #[arg(long, default_value = "isolde")]
     db: String,
 }
@@ -178,6 +193,7 @@ enum Verdict {
     AsDeclared,
     Violation,
     Inconclusive,
+    Unreachable,
 }
 
 /// A call that cannot be understood or carried out: one line, exit code 2.
@@ -211,12 +227,50 @@ fn unknown(what: &str, word: &str, names: &[&str]) -> String {
     format!("there is no {what} `{word}`{hint} ({})", names.join(", "))
 }
 
+/// A database of the suite's own, which is always there.
 fn engine(name: &str) -> Result<&'static dyn Engine, Usage> {
     match name {
         "isolde" => Ok(&Isolde),
         "control" => Ok(&Control),
         _ => Err(Usage(unknown("database", name, &["isolde", "control"]))),
     }
+}
+
+/// Any database: one of the suite's own, or another one behind a feature of this build.
+fn any_engine(name: &str) -> Result<Box<dyn Engine>, Usage> {
+    match name {
+        "isolde" => Ok(Box::new(Isolde)),
+        "control" => Ok(Box::new(Control)),
+        _ => adapters::engine(name).map_err(|error| Usage(error.words(name))),
+    }
+}
+
+/// Says that a database cannot be reached: exit code 3.
+fn unreachable(engine: &dyn Engine, why: &Unreachable) -> Verdict {
+    let _ = writeln!(anstream::stderr(), "error: {} cannot be reached: {why}", engine.name());
+    Verdict::Unreachable
+}
+
+/// The levels and modes that were asked for must be there: none is mapped to another.
+fn offered(engine: &dyn Engine, levels: &[Isolation], modes: &[Mode]) -> Result<(), Usage> {
+    let has = engine.levels();
+    let missing = |level: &&Isolation| has.iter().all(|known| known.setting.isolation != **level);
+    if let Some(level) = levels.iter().find(missing) {
+        let mut names: Vec<&str> = has.iter().map(|level| level.setting.isolation.name()).collect();
+        names.dedup();
+        return Err(Usage(format!("{} has no level {level} (it has: {})", engine.name(), names.join(", "))));
+    }
+    match modes.iter().find(|mode| has.iter().all(|level| level.setting.mode != **mode)) {
+        Some(mode) => Err(Usage(format!("{} has no {mode} mode", engine.name()))),
+        None => Ok(()),
+    }
+}
+
+/// The one mode of a database that has no other; else what was asked for.
+fn the_mode(engine: &dyn Engine, asked: Option<Mode>) -> Mode {
+    let levels = engine.levels();
+    let has = |mode: Mode| levels.iter().any(|level| level.setting.mode == mode);
+    asked.unwrap_or(if has(Mode::Optimistic) { Mode::Optimistic } else { Mode::Pessimistic })
 }
 
 /// Runs the command line of this process.
@@ -227,6 +281,7 @@ pub fn main() -> ExitCode {
         Ok(Verdict::AsDeclared) => ExitCode::SUCCESS,
         Ok(Verdict::Violation) => ExitCode::from(1),
         Ok(Verdict::Inconclusive) => ExitCode::from(4),
+        Ok(Verdict::Unreachable) => ExitCode::from(3),
         Err(Usage(message)) => {
             let _ = writeln!(anstream::stderr(), "error: {message}");
             ExitCode::from(2)
@@ -239,6 +294,7 @@ fn run(cli: Cli) -> Result<Verdict, Usage> {
     let style = Style { colour: colour(), glyphs };
     match cli.command.unwrap_or_else(|| Command::Run(RunArgs { db: "isolde".to_owned(), ..RunArgs::default() })) {
         Command::Run(args) => run_matrix(&args, style),
+        Command::Report(args) => report::run(&args),
         Command::Show(args) => run_show(&args, style),
         Command::List => print(&explain::list(style), None).map(|()| Verdict::AsDeclared),
         Command::Explain { anomaly } => run_explain(&anomaly, style),
@@ -257,8 +313,13 @@ fn colour() -> Colour {
 }
 
 fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
-    let engine = engine(&args.db)?;
-    let mut suite = Suite::new(engine).expecting(expectations(args)?);
+    let engine = any_engine(&args.db)?;
+    if let Err(why) = engine.reach() {
+        return Ok(unreachable(&*engine, &why));
+    }
+    offered(&*engine, &args.level, &args.mode)?;
+    let before = expectations(args, engine.name())?;
+    let mut suite = Suite::new(&*engine).expecting(before.clone());
     if !args.level.is_empty() {
         suite = suite.levels(&args.level);
     }
@@ -268,15 +329,19 @@ fn run_matrix(args: &RunArgs, style: Style) -> Result<Verdict, Usage> {
     if !args.anomaly.is_empty() {
         suite = suite.anomalies(&args.anomaly)?;
     }
+    if args.steps && !matches!(args.format, RunFormat::Json) {
+        return Err(Usage("--steps is for --format json".to_owned()));
+    }
     let report = suite.run();
     let hazards = hazards(args);
     if args.bless {
-        return bless_file(args, &report);
+        return bless_file(args, &report, &before);
     }
     let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
     let text = match args.format {
         RunFormat::Table => table::table(&report, hazards.as_ref(), style),
-        RunFormat::Json => json::report(&report, hazards.as_ref()),
+        RunFormat::Json => json::report(&report, hazards.as_ref(), args.detail()),
+        RunFormat::Junit => junit::junit(&report, hazards.as_ref()),
         RunFormat::Markdown => markdown::markdown(&report),
     };
     print(&text, args.out.as_deref())?;
@@ -292,6 +357,8 @@ fn hazards(args: &RunArgs) -> Option<Hazards> {
 fn verdict(report: &Report, hazards: Option<&Hazards>) -> Verdict {
     if report.faulty().next().is_some() || hazards.is_some_and(|hazards| hazards.faults() > 0) {
         Verdict::Violation
+    } else if report.cells.iter().any(|cell| matches!(cell.trial, Err(ReplayError::Unreachable { .. }))) {
+        Verdict::Unreachable
     } else if report.inconclusive().next().is_some() {
         Verdict::Inconclusive
     } else {
@@ -299,11 +366,11 @@ fn verdict(report: &Report, hazards: Option<&Hazards>) -> Verdict {
     }
 }
 
-fn expectations(args: &RunArgs) -> Result<Expectations, Usage> {
-    match (&args.expect, args.db.as_str()) {
-        (Some(path), _) if path.exists() || !args.bless => read_expectations(path),
-        (None, "isolde") => Ok(Expectations::isolde()),
-        _ => Ok(Expectations::default()),
+fn expectations(args: &RunArgs, db: &str) -> Result<Expectations, Usage> {
+    match &args.expect {
+        Some(path) if path.exists() || !args.bless => read_expectations(path),
+        Some(_) => Ok(Expectations::default()),
+        None => Ok(Expectations::of_database(db)),
     }
 }
 
@@ -312,7 +379,7 @@ fn read_expectations(path: &Path) -> Result<Expectations, Usage> {
     Expectations::parse(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))
 }
 
-fn bless_file(args: &RunArgs, report: &Report) -> Result<Verdict, Usage> {
+fn bless_file(args: &RunArgs, report: &Report, before: &Expectations) -> Result<Verdict, Usage> {
     if !(args.level.is_empty() && args.mode.is_empty() && args.anomaly.is_empty()) {
         return Err(Usage("--bless writes the whole matrix: leave out --level, --mode and --anomaly".to_owned()));
     }
@@ -322,16 +389,21 @@ fn bless_file(args: &RunArgs, report: &Report) -> Result<Verdict, Usage> {
     }
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("expectations").join(format!("{}.toml", report.db));
     let path = args.expect.clone().unwrap_or(own);
-    print(&bless(report), Some(&path))?;
+    print(&bless(report, before), Some(&path))?;
     print(&format!("wrote {}: review the difference\n", path.display()), None)?;
     Ok(Verdict::AsDeclared)
 }
 
 fn run_show(args: &ShowArgs, style: Style) -> Result<Verdict, Usage> {
-    let engine = engine(&args.db)?;
-    let declared = if args.db == "isolde" { Expectations::isolde() } else { Expectations::default() };
-    let suite = || Ok::<_, Usage>(Suite::new(engine).expecting(declared.clone()).anomaly(&args.anomaly)?);
-    let report = suite()?.levels(&[args.level]).modes(&[args.mode]).run();
+    let engine = any_engine(&args.db)?;
+    if let Err(why) = engine.reach() {
+        return Ok(unreachable(&*engine, &why));
+    }
+    let mode = the_mode(&*engine, args.mode);
+    offered(&*engine, &[args.level], &[mode])?;
+    let declared = Expectations::of_database(engine.name());
+    let suite = || Ok::<_, Usage>(Suite::new(&*engine).expecting(declared.clone()).anomaly(&args.anomaly)?);
+    let report = suite()?.levels(&[args.level]).modes(&[mode]).run();
     let elsewhere = suite()?.run();
     for cell in &report.cells {
         print(&show::show(&report, cell, &elsewhere, style), None)?;
@@ -347,14 +419,18 @@ fn run_explain(name: &str, style: Style) -> Result<Verdict, Usage> {
 }
 
 fn run_replay(args: &ReplayArgs, style: Style) -> Result<Verdict, Usage> {
-    let engine = engine(&args.db)?;
-    let setting = Setting { isolation: args.level, mode: args.mode };
+    let engine = any_engine(&args.db)?;
+    if let Err(why) = engine.reach() {
+        return Ok(unreachable(&*engine, &why));
+    }
+    let setting = Setting { isolation: args.level, mode: the_mode(&*engine, args.mode) };
+    offered(&*engine, &[setting.isolation], &[setting.mode])?;
     let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
     let (mut text, mut worst) = (String::new(), Verdict::AsDeclared);
     for (number, path) in args.files.iter().enumerate() {
         let name = path.display().to_string();
         let schedule = read_schedule(path)?;
-        match trial(engine, &schedule, setting) {
+        match trial(&*engine, &schedule, setting) {
             Ok(trial) => {
                 if trial.is_violation() {
                     worst = Verdict::Violation;

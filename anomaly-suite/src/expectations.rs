@@ -13,7 +13,17 @@
 //! ```
 //!
 //! A word is `possible`, or how the anomaly is prevented: `blocked`, `aborted`, `deadlock`,
-//! `invisible`. A reason says why a cell is what it is, where one could wonder. `run --bless` writes
+//! `invisible`; `absent` where the database does not have what the schedule needs. What others have
+//! published of a database stands beside it, with its source, and is compared as well:
+//!
+//! ```toml
+//! [[published]]
+//! source = "who published it, and where"
+//! levels = ["read-committed", "serializable"]
+//! cells = { G0 = ["prevented", "prevented"], P4 = ["possible", "prevented"] }
+//! ```
+//!
+//! A reason says why a cell is what it is, where one could wonder. `run --bless` writes
 //! what came out, and keeps the reasons of cells that did not change; the difference is reviewed like
 //! code.
 
@@ -34,12 +44,24 @@ pub struct Declared {
     pub outcome: Outcome,
     /// Why, where one could wonder.
     pub reason: Option<String>,
+    /// What others have published of it.
+    pub published: Option<Published>,
+}
+
+/// What somebody has published of a cell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// Who, and where.
+    pub source: String,
+    /// `possible` or `prevented`.
+    pub outcome: String,
 }
 
 /// The declarations of one database.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expectations {
     cells: BTreeMap<(String, &'static str, &'static str), Declared>,
+    published: Vec<PublishedRows>,
 }
 
 /// What is wrong with an expectation file.
@@ -77,7 +99,17 @@ struct File {
     #[serde(rename = "db")]
     _db: String,
     levels: Vec<String>,
+    #[serde(default)]
+    published: Vec<PublishedRows>,
     cells: BTreeMap<String, Row>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishedRows {
+    source: String,
+    levels: Vec<String>,
+    cells: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -91,7 +123,10 @@ struct Row {
     reasons: BTreeMap<String, String>,
 }
 
-const WORDS: &str = "possible, blocked, aborted, deadlock, invisible";
+const WORDS: &str = "possible, blocked, aborted, deadlock, invisible, absent";
+const PUBLISHED_WORDS: &str = "possible, prevented";
+/// The word of a cell that the database does not have.
+const ABSENT: &str = "absent";
 const LEVELS: &str = "read-uncommitted, read-committed, repeatable-read, snapshot, serializable";
 const PLACES: &str = "LEVEL MODE of the row";
 
@@ -101,6 +136,22 @@ impl Expectations {
     pub fn isolde() -> Expectations {
         let text = include_str!("../expectations/isolde.toml");
         Expectations::parse(text).unwrap_or_else(|error| panic!("expectations/isolde.toml: {error}"))
+    }
+
+    /// What a database of this name is declared to do, as it comes with the suite; nothing for others.
+    #[must_use]
+    pub fn of_database(name: &str) -> Expectations {
+        let text = match name {
+            "isolde" => return Expectations::isolde(),
+            "sqlite" => include_str!("../expectations/sqlite.toml"),
+            "postgres" => include_str!("../expectations/postgres.toml"),
+            "mysql" => include_str!("../expectations/mysql.toml"),
+            "redb" => include_str!("../expectations/redb.toml"),
+            "fjall" => include_str!("../expectations/fjall.toml"),
+            "surrealmx" => include_str!("../expectations/surrealmx.toml"),
+            _ => return Expectations::default(),
+        };
+        Expectations::parse(text).unwrap_or_else(|error| panic!("expectations/{name}.toml: {error}"))
     }
 
     /// Reads an expectation file.
@@ -117,6 +168,10 @@ impl Expectations {
         for (id, row) in &file.cells {
             expectations.add(id, row, &levels)?;
         }
+        for rows in &file.published {
+            expectations.add_published(rows)?;
+        }
+        expectations.published = file.published;
         Ok(expectations)
     }
 
@@ -133,13 +188,40 @@ impl Expectations {
                 return Err(ExpectationError::Length { place, found: words.len(), levels: levels.len() });
             }
             for (isolation, word) in levels.iter().zip(words) {
+                if word == ABSENT {
+                    continue;
+                }
                 let outcome = Outcome::from_declaration(word);
                 let wrong = || ExpectationError::Word { place: place.clone(), word: word.clone(), expected: WORDS };
-                let declared = Declared { outcome: outcome.ok_or_else(wrong)?, reason: None };
+                let declared = Declared { outcome: outcome.ok_or_else(wrong)?, reason: None, published: None };
                 self.cells.insert((id.to_owned(), isolation.name(), mode.name()), declared);
             }
         }
         row.reasons.iter().try_for_each(|(place, reason)| self.add_reason(id, place, reason))
+    }
+
+    /// Says of every declared cell, in both modes, what was published of it.
+    fn add_published(&mut self, rows: &PublishedRows) -> Result<(), ExpectationError> {
+        let levels: Result<Vec<Isolation>, _> = rows.levels.iter().map(|word| level(word)).collect();
+        let levels = levels?;
+        for (id, words) in &rows.cells {
+            let place = format!("published.{id}");
+            if words.len() != levels.len() {
+                return Err(ExpectationError::Length { place, found: words.len(), levels: levels.len() });
+            }
+            for (isolation, word) in levels.iter().zip(words) {
+                if !["possible", "prevented"].contains(&word.as_str()) {
+                    return Err(ExpectationError::Word { place, word: word.clone(), expected: PUBLISHED_WORDS });
+                }
+                let published = Published { source: rows.source.clone(), outcome: word.clone() };
+                for mode in Mode::ALL {
+                    if let Some(cell) = self.cells.get_mut(&(id.clone(), isolation.name(), mode.name())) {
+                        cell.published = Some(published.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn add_reason(&mut self, id: &str, place: &str, reason: &str) -> Result<(), ExpectationError> {
@@ -162,23 +244,43 @@ fn level(word: &str) -> Result<Isolation, ExpectationError> {
     word.parse().map_err(|_| wrong())
 }
 
-/// The expectation file that declares what came out, with the reasons of cells that did not change.
+/// The expectation file that declares what came out, with the reasons of cells that did not change, and
+/// with what was published.
 #[must_use]
-pub fn bless(report: &Report) -> String {
+pub fn bless(report: &Report, before: &Expectations) -> String {
     let mut text = String::from(HEAD);
-    let levels = Isolation::ALL.map(|level| format!("\"{level}\"")).join(", ");
-    let _ = writeln!(text, "schema = 1\ndb = \"{}\"\nlevels = [{levels}]", report.db);
+    let offers = |level: &Isolation| report.settings.iter().any(|setting| setting.isolation == *level);
+    let levels: Vec<Isolation> = Isolation::ALL.into_iter().filter(offers).collect();
+    let names = quoted(levels.iter().map(|level| level.name()));
+    let _ = writeln!(text, "schema = 1\ndb = \"{}\"\nlevels = [{names}]", report.db);
+    before.published.iter().for_each(|rows| bless_published(&mut text, rows));
     for entry in report.entries() {
         let _ = writeln!(text, "\n[cells.{}]", entry.id);
         for mode in Mode::ALL {
-            let cells = report.row(entry).filter(|cell| cell.setting.mode == mode);
-            let word = |outcome: Option<Outcome>| outcome.map_or("possible", Outcome::declaration);
-            let words: Vec<String> = cells.map(|cell| format!("\"{}\"", word(cell.outcome()))).collect();
-            let _ = writeln!(text, "{mode} = [{}]", words.join(", "));
+            let word = |level: &Isolation| {
+                let cell = report.row(entry).find(|cell| cell.setting == Setting { isolation: *level, mode });
+                cell.and_then(crate::suite::Cell::outcome).map_or(ABSENT, Outcome::declaration)
+            };
+            if report.settings.iter().any(|setting| setting.mode == mode) {
+                let _ = writeln!(text, "{mode} = [{}]", quoted(levels.iter().map(word)));
+            }
         }
         bless_reasons(&mut text, report, entry);
     }
     text
+}
+
+fn quoted<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+fn bless_published(text: &mut String, rows: &PublishedRows) {
+    let source = toml::Value::String(rows.source.clone());
+    let levels = quoted(rows.levels.iter().map(String::as_str));
+    let _ = writeln!(text, "\n[[published]]\nsource = {source}\nlevels = [{levels}]\n[published.cells]");
+    for (id, words) in &rows.cells {
+        let _ = writeln!(text, "{id} = [{}]", quoted(words.iter().map(String::as_str)));
+    }
 }
 
 fn bless_reasons(text: &mut String, report: &Report, entry: &'static crate::catalogue::Entry) {
@@ -222,6 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_declared_and_published_of_other_databases_names_known_anomalies() {
+        for db in ["sqlite", "postgres", "mysql", "redb", "fjall", "surrealmx"] {
+            let expectations = Expectations::of_database(db);
+            let known = |id: &str| crate::catalogue::all().iter().any(|entry| entry.id == id);
+            assert!(expectations.cells.keys().all(|(id, ..)| known(id)), "{db}");
+            assert!(!expectations.published.is_empty(), "{db} names no source");
+            for rows in &expectations.published {
+                assert!(rows.cells.keys().all(|id| known(id)), "{db}: {}", rows.source);
+            }
+            assert!(expectations.cells.values().any(|declared| declared.published.is_some()), "{db}");
+        }
+    }
+
+    #[test]
     fn words_that_mean_nothing_are_refused_with_their_place() {
         let file = |levels: &str, row: &str| format!("schema = 1\ndb = \"t\"\nlevels = [{levels}]\n[cells.G0]\n{row}");
         let error = |text: String| Expectations::parse(&text).unwrap_err().to_string();
@@ -230,6 +346,9 @@ mod tests {
         assert!(error(file("", "optimistic = [\"aborted\"]")).contains("1 cells for 0 levels"));
         assert!(error(file("", "reasons = { \"snapshot optimistic\" = \"r\" }")).contains("LEVEL MODE of the row"));
         assert!(error(file("", "colour = 1")).contains("colour"));
+        let published = "[[published]]\nsource = \"s\"\nlevels = [\"snapshot\"]\ncells = { G0 = [\"blocked\"] }\n";
+        let file = format!("schema = 1\ndb = \"t\"\nlevels = [\"snapshot\"]\n{published}[cells]\n");
+        assert!(error(file).starts_with("published.G0: `blocked` is not one of possible, prevented"));
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub fn survey(
     let explored = explore(
         &programs,
         &options,
-        || engine.open(&initial),
+        || engine.open(&initial).unwrap_or_else(|unreachable| Box::new(unreachable)),
         |run| {
             survey.add(run, exploring.invariant.as_ref());
             if run.number % 256 == 0 {

@@ -16,7 +16,8 @@ use isolde_history::model::{Event, History};
 use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Setting, Swap};
 use isolde_types::Key;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Unreachable};
+use crate::names::in_names;
 use crate::numbers;
 
 /// Isolde, as a kind of database.
@@ -28,8 +29,8 @@ impl Engine for Isolde {
         "isolde"
     }
 
-    fn version(&self) -> &'static str {
-        env!("CARGO_PKG_VERSION")
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
     }
 
     /// A snapshot is taken at `begin` where the transaction has a read_ts from then on.
@@ -47,8 +48,8 @@ impl Engine for Isolde {
         ASKED.get(&(isolation, mode)).copied().unwrap_or(Begins::Scheduled)
     }
 
-    fn open(&self, schedule: &Schedule) -> Box<dyn Database> {
-        Box::new(Polled::new(schedule).expect("an empty database in memory takes its initial state"))
+    fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {
+        Ok(Box::new(Polled::new(schedule).map_err(|error| Unreachable(error.to_string()))?))
     }
 }
 
@@ -64,6 +65,8 @@ struct Polled {
     savepoints: HashMap<(usize, String), Savepoint>,
     /// Who each transaction is to the database; known beyond its session, which a commit consumes.
     ids: HashMap<usize, TxnId>,
+    /// What the schedule calls it.
+    names: HashMap<TxnId, String>,
 }
 
 /// A database for schedules: with their merge operators, over encoded values.
@@ -91,7 +94,15 @@ impl Polled {
         let db = open_with(&schedule.initial)?;
         let recorder = Some(db.recorder()?);
         let (sessions, running) = (HashMap::new(), HashMap::new());
-        Ok(Polled { db, recorder, sessions, running, savepoints: HashMap::new(), ids: HashMap::new() })
+        Ok(Polled {
+            db,
+            recorder,
+            sessions,
+            running,
+            savepoints: HashMap::new(),
+            ids: HashMap::new(),
+            names: HashMap::new(),
+        })
     }
 
     fn run(&mut self, txn: usize, operation: &Operation<Bytes>) -> Running {
@@ -160,6 +171,7 @@ impl Database for Polled {
             Poll::Ready(session) => {
                 let session = session.map_err(|error| failure(&error, Ends::Always))?;
                 self.ids.insert(txn, session.id());
+                self.names.insert(session.id(), begin.name.to_owned());
                 self.sessions.insert(txn, session);
                 Ok(())
             }
@@ -179,7 +191,11 @@ impl Database for Polled {
         let Poll::Ready(outcome) = running(cx) else { return Poll::Pending };
         self.running.remove(&txn);
         let ends = if self.sessions.contains_key(&txn) { Ends::ByKind } else { Ends::Always };
-        Poll::Ready(outcome.map_err(|error| failure(&error, ends)))
+        Poll::Ready(outcome.map_err(|error| {
+            let Failure { class, message, ended } = failure(&error, ends);
+            let name_of = |number| self.names.get(&TxnId(number)).cloned();
+            Failure { class, message: in_names(&message, name_of), ended }
+        }))
     }
 
     fn waits_for(&mut self, txn: usize) -> Option<String> {
@@ -187,7 +203,9 @@ impl Database for Polled {
         let waits = self.db.waits_for();
         let row = waits.rows.iter().find(|row| row.waiter == id)?;
         let who = row.blocker.label.as_deref()?;
-        Some(format!("{who}, who has {} {}", row.blocker.mode.to_string().to_lowercase(), row.target))
+        let mode = row.blocker.mode.to_string().to_lowercase();
+        let article = if mode.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        Some(format!("{who}, who holds {article} {mode} lock on {}", row.target))
     }
 
     fn history(&mut self) -> History {

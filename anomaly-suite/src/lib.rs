@@ -2,13 +2,13 @@
 //! every isolation level and mode, judges what was recorded, and explains each verdict.
 //!
 //! ```text
-//!  anomalies/*.schedule ──► catalogue ──► schedule driver ──► Database (Isolde, or one without control)
+//!  anomalies/*.schedule ──► catalogue ──► schedule driver ──► Database (Isolde, one without control, adapters)
 //!                                              │                      │ history
 //!                                              ▼                      ▼
 //!            expectations/*.toml ──► Report ◄── verdict ◄── checker + black-box oracle
 //!                                      │
-//!                                      ├─► table, show, explain (people)
-//!                                      └─► JSON, Markdown (programs, documents)
+//!                                      ├─► table, show, explain, HTML page (people)
+//!                                      └─► JSON, JUnit, Markdown (programs, documents)
 //! ```
 //!
 //! - A verdict comes from a history that really ran, judged by the checker of `isolde-history`; it is
@@ -16,7 +16,8 @@
 //! - Everything runs on one thread, by polling; blocked is known, never guessed. Two runs are equal
 //!   byte for byte.
 //! - To add an anomaly, add a file ([`catalogue`]); to add a database, implement
-//!   [`Engine`] and [`Database`](isolde_history::schedule::Database).
+//!   [`Engine`] and [`Database`](isolde_history::schedule::Database); [`adapters`] has the second for
+//!   databases that report values only.
 //!
 //! From code, for a database of your own:
 //!
@@ -29,6 +30,7 @@
 //! # Ok::<(), anomaly_suite::UnknownName>(())
 //! ```
 
+pub mod adapters;
 pub mod advise;
 pub mod catalogue;
 pub mod check;
@@ -41,6 +43,7 @@ pub mod explore;
 pub mod fuzz;
 pub mod hazards;
 mod isolde;
+mod names;
 mod numbers;
 mod perform;
 pub mod prove;
@@ -51,7 +54,7 @@ pub mod verdict;
 pub mod versions;
 
 pub use crate::isolde::Isolde;
-pub use engine::{Control, Engine};
+pub use engine::{Control, Engine, Level, Unreachable};
 pub use expectations::{Declared, Expectations};
 pub use suite::{Cell, Report, Suite, UnknownName, find};
 pub use verdict::{Mechanism, Outcome, Trial, trial};

@@ -4,7 +4,7 @@ use isolde_history::schedule::{ReplayError, Setting};
 use isolde_types::{Isolation, Mode};
 
 use crate::catalogue::{self, Entry};
-use crate::engine::Engine;
+use crate::engine::{Engine, Level};
 use crate::expectations::{Declared, Expectations};
 use crate::verdict::{Outcome, Trial, trial};
 
@@ -19,8 +19,7 @@ use crate::verdict::{Outcome, Trial, trial};
 /// ```
 pub struct Suite<'e> {
     engine: &'e dyn Engine,
-    levels: Vec<Isolation>,
-    modes: Vec<Mode>,
+    levels: Vec<Level>,
     entries: Vec<&'static Entry>,
     expectations: Expectations,
 }
@@ -31,9 +30,11 @@ pub struct Report {
     /// The database's name.
     pub db: &'static str,
     /// The database's version.
-    pub db_version: &'static str,
+    pub db_version: String,
     /// The levels and modes that were run, in the order of the matrix.
     pub settings: Vec<Setting>,
+    /// The same, as the database calls them.
+    pub levels: Vec<Level>,
     /// One cell per anomaly and setting; all of an anomaly stand together.
     pub cells: Vec<Cell>,
 }
@@ -78,8 +79,7 @@ impl<'e> Suite<'e> {
     pub fn new(engine: &'e dyn Engine) -> Self {
         Suite {
             engine,
-            levels: Isolation::ALL.to_vec(),
-            modes: Mode::ALL.to_vec(),
+            levels: engine.levels(),
             entries: catalogue::all().iter().collect(),
             expectations: Expectations::default(),
         }
@@ -88,14 +88,14 @@ impl<'e> Suite<'e> {
     /// Only these levels (in the order of the matrix, each once).
     #[must_use]
     pub fn levels(mut self, levels: &[Isolation]) -> Self {
-        self.levels.retain(|level| levels.contains(level));
+        self.levels.retain(|level| levels.contains(&level.setting.isolation));
         self
     }
 
     /// Only these modes.
     #[must_use]
     pub fn modes(mut self, modes: &[Mode]) -> Self {
-        self.modes.retain(|mode| modes.contains(mode));
+        self.levels.retain(|level| modes.contains(&level.setting.mode));
         self
     }
 
@@ -128,18 +128,11 @@ impl<'e> Suite<'e> {
     /// Runs all of it.
     #[must_use]
     pub fn run(&self) -> Report {
-        let settings = self.settings();
+        let settings: Vec<Setting> = self.levels.iter().map(|level| level.setting).collect();
         let cells = self.entries.iter().flat_map(|entry| settings.iter().map(|setting| self.cell(entry, *setting)));
         let (db, db_version) = (self.engine.name(), self.engine.version());
-        Report { db, db_version, cells: cells.collect(), settings }
-    }
-
-    fn settings(&self) -> Vec<Setting> {
-        let of_mode = |mode: &Mode| {
-            let mode = *mode;
-            self.levels.iter().map(move |isolation| Setting { isolation: *isolation, mode })
-        };
-        self.modes.iter().flat_map(of_mode).collect()
+        let cells = cells.collect();
+        Report { db, db_version, cells, settings, levels: self.levels.clone() }
     }
 
     fn cell(&self, entry: &'static Entry, setting: Setting) -> Cell {
@@ -166,6 +159,12 @@ impl Cell {
         self.trial.as_ref().ok().and_then(|trial| trial.outcome)
     }
 
+    /// Whether the database does not have what the schedule needs: nothing was run.
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        matches!(self.trial, Err(ReplayError::Lacks { .. }))
+    }
+
     /// What is wrong with this cell, in words; nothing if it is as declared.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
@@ -179,6 +178,11 @@ impl Cell {
             && outcome != declared.outcome
         {
             faults.push(format!("declared {}, came out {outcome}", declared.outcome));
+        }
+        if let (Some(outcome), Some(published)) = (outcome, self.declared.as_ref().and_then(|d| d.published.as_ref()))
+            && outcome.word() != published.outcome
+        {
+            faults.push(format!("{} says {}, came out {outcome}", published.source, published.outcome));
         }
         faults
     }
@@ -205,6 +209,6 @@ impl Report {
 
     /// The cells that could not be run to their end.
     pub fn inconclusive(&self) -> impl Iterator<Item = &Cell> {
-        self.cells.iter().filter(|cell| cell.outcome().is_none())
+        self.cells.iter().filter(|cell| cell.outcome().is_none() && !cell.is_absent())
     }
 }

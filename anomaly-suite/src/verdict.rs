@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use isolde_history::schedule::{Hunt, Replay, ReplayError, Schedule, Setting, StepOutcome, replay};
+use isolde_history::schedule::{
+    Action, Hunt, Operation, Replay, ReplayError, Schedule, Setting, StepOutcome, TxnOutcome, replay,
+};
 use isolde_types::{Anomaly, Isolation};
 
 use crate::engine::Engine;
@@ -159,7 +161,10 @@ impl Mechanism {
 /// # Errors
 /// When the schedule cannot be run to its end.
 pub fn trial(engine: &dyn Engine, schedule: &Schedule, setting: Setting) -> Result<Trial, ReplayError> {
-    let mut database = engine.open(schedule);
+    if let Some(operation) = lacking(engine, schedule) {
+        return Err(ReplayError::Lacks { what: format!("`{operation}`") });
+    }
+    let mut database = engine.open(schedule)?;
     let replay = replay(schedule, setting, &mut *database)?;
     let evidence = Evidence::of(&replay);
     let unmet = unmet(schedule, &replay);
@@ -169,6 +174,14 @@ pub fn trial(engine: &dyn Engine, schedule: &Schedule, setting: Setting) -> Resu
     let broken = evidence.violations.iter().filter(|violation| promised(violation.anomaly));
     let broken = broken.map(|violation| violation.words.clone()).collect();
     Ok(Trial { setting, replay, evidence, unmet, outcome, permitted, broken })
+}
+
+/// An operation of a schedule that the database does not have.
+fn lacking<'s>(engine: &dyn Engine, schedule: &'s Schedule) -> Option<&'s Operation> {
+    schedule.steps.iter().find_map(|step| match &step.action {
+        Action::Do(operation) if engine.lacks(operation) => Some(operation),
+        _ => None,
+    })
 }
 
 impl Trial {
@@ -243,7 +256,9 @@ fn unmet(schedule: &Schedule, replay: &Replay) -> Vec<String> {
         let line = schedule.line(written);
         (read != expectation.reads).then(|| format!("`{line}` read {read}, expected {}", expectation.reads))
     });
-    let state = schedule.expect_final.iter().filter_map(|(key, expected)| {
+    // Whom the database rolled back owes nothing: then the state is compared with the versions alone.
+    let whole = replay.txns.iter().all(|txn| !matches!(txn.outcome, TxnOutcome::Aborted | TxnOutcome::Unknown));
+    let state = schedule.expect_final.iter().filter(|_| whole).filter_map(|(key, expected)| {
         let present = |value: Option<&bytes::Bytes>| value.map_or("-".into(), |value| value.escape_ascii().to_string());
         let (found, expected) = (present(replay.final_state.get(key)), present(expected.as_ref()));
         let key = isolde_types::escape_key(key);
@@ -254,6 +269,5 @@ fn unmet(schedule: &Schedule, replay: &Replay) -> Vec<String> {
 
 /// Whether the transaction's `begin` is written (else the driver issues one before its first step).
 fn begins(schedule: &Schedule, txn: usize) -> bool {
-    use isolde_history::schedule::Action;
     schedule.steps.iter().any(|step| step.txn == txn && matches!(step.action, Action::Begin(_)))
 }

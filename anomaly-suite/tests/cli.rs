@@ -96,6 +96,39 @@ fn run_markdown_is_a_table() {
 }
 
 #[test]
+fn run_junit_has_a_suite_per_level_and_mode_and_a_case_per_anomaly() {
+    let ran = suite(&["run", "--format", "junit"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let suites = |name: &str| ran.out.matches(&format!("<testsuite name=\"{name}\" tests=\"24\"")).count();
+    for level in ["read-uncommitted", "read-committed", "repeatable-read", "snapshot", "serializable"] {
+        assert_eq!((suites(&format!("{level} pessimistic")), suites(&format!("{level} optimistic"))), (1, 1));
+    }
+    assert_eq!(ran.out.matches("<testcase name=\"G2-item\" classname=\"isolde.").count(), 10, "{}", ran.out);
+    assert!(ran.out.contains("<testsuite name=\"hazards\""), "{}", ran.out);
+    assert!(!ran.out.contains("<failure") && !ran.out.contains("<error"), "{}", ran.out);
+    assert_eq!(ran.out, suite(&["run", "--format", "junit"]).out, "equal byte for byte");
+}
+
+#[test]
+fn run_junit_fails_the_case_of_a_cell_that_is_not_as_declared() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.toml");
+    let own = std::fs::read_to_string(format!("{}/expectations/isolde.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    std::fs::write(&path, own.replacen("\"blocked\"", "\"aborted\"", 1)).unwrap();
+    let ran = suite(&["run", "--format", "junit", "--expect", path.to_str().unwrap()]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    let (_, failed) = ran.out.split_once("<failure").unwrap_or_else(|| panic!("no failure in {}", ran.out));
+    assert_eq!(ran.out.matches("<failure").count(), 1);
+    assert!(
+        failed.starts_with(" message=\"declared prevented, by aborting, came out prevented, by blocking\""),
+        "{failed}"
+    );
+    assert!(ran.out.contains(
+        "<testsuite name=\"read-uncommitted pessimistic\" tests=\"24\" skipped=\"0\" errors=\"0\" failures=\"1\">"
+    ));
+}
+
+#[test]
 fn run_writes_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("matrix.json");
@@ -289,6 +322,20 @@ fn explore_in_json_is_the_same_from_run_to_run() {
     let snapshot = explorations.iter().find(|one| one["level"] == "snapshot").unwrap();
     assert!(snapshot["anomalies"]["G2-item"]["schedules"].as_u64().unwrap() > 0, "{snapshot}");
     assert_eq!(snapshot["faults"], serde_json::json!({}));
+}
+
+/// T1 reads x and y around T2, and scans twice around it: both kinds of G-single in one program.
+#[test]
+fn explore_in_json_keeps_read_skew_on_keys_and_phantoms_apart() {
+    let program = "init: x=1 y=1\nT1: get x\nT1: scan a..b\nT1: get y\nT2: put x 2\nT2: put y 2\nT2: insert a 1\n";
+    let args = ["explore", "-", "--format", "json", "--level", "read-committed", "--mode", "optimistic"];
+    let document: Value = serde_json::from_str(&suite_with(&args, program, &[]).out).unwrap();
+    let anomalies = document["explorations"][0]["anomalies"].as_object().unwrap();
+    for (code, words) in [("G-single-item", "T1 read x=1"), ("G-single", "T1 scanned a span without a")] {
+        let shown = anomalies.get(code).unwrap_or_else(|| panic!("{code} is not among {anomalies:?}"));
+        assert!(shown["words"].as_str().unwrap().contains(words), "{code}: {shown}");
+        assert!(shown["schedules"].as_u64().unwrap() > 0);
+    }
 }
 
 #[test]

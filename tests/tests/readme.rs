@@ -49,3 +49,15 @@ fn the_recording_program_runs() -> isolde::Result<()> {
     assert_serializable!(history);
     Ok(())
 }
+
+#[test]
+fn the_durable_program_runs() -> isolde::Result<()> {
+    use isolde::{Db, Durability};
+
+    let folder = tempfile::tempdir().expect("a folder for the example");
+    let db = Db::open(folder.path().join("bank.db"))?;
+    db.put("alice", 10_i64.to_be_bytes())?;
+    db.txn().durability(Durability::Buffered).run(|t| t.increment("visits", 1))?;
+    db.backup(folder.path().join("monday"))?; // a consistent copy, while in use
+    Ok(())
+}

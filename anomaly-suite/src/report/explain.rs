@@ -2,12 +2,17 @@
 
 use std::fmt::Write as _;
 
+use isolde_history::schedule::Setting;
 use isolde_types::Isolation;
 
-use super::{Style, Tone, modes, pad, short, spoken, wrap};
+use super::show::why;
+use super::story::Story;
+use super::timeline::timeline;
+use super::{Style, Tone, modes, pad, place, short, spoken, wrap};
 use crate::catalogue::{self, Entry};
+use crate::engine::Control;
 use crate::suite::Report;
-use crate::verdict::{Outcome, permits};
+use crate::verdict::{Outcome, Trial, permits, trial};
 
 /// What an anomaly is, when it happens, what stops it, and its schedule. `report` is the anomaly at
 /// every level and mode.
@@ -22,6 +27,7 @@ pub fn explain(entry: &Entry, report: &Report, style: Style) -> String {
         let heading = style.paint(&paragraph.heading, Tone::Strong);
         let _ = writeln!(text, "{heading}\n{}", wrap(&paragraph.text, "  "));
     }
+    text.push_str(&example(entry, report, style));
     let _ =
         writeln!(text, "{}\n{}", style.paint("Which levels forbid it", Tone::Strong), wrap(&forbidden_by(entry), "  "));
     let heading = format!("What {} {} does", report.db, report.db_version);
@@ -30,11 +36,32 @@ pub fn explain(entry: &Entry, report: &Report, style: Style) -> String {
     for line in entry.text.lines().filter(|line| !line.starts_with('#')) {
         let _ = writeln!(text, "  {line}");
     }
-    let _ = writeln!(text, "\nstep by step: anomaly-suite show {} --level snapshot --mode optimistic", entry.id);
+    let shown = report.cells.iter().find(|cell| cell.outcome() == Some(Outcome::Possible));
+    let at =
+        shown.map_or(String::new(), |cell| format!(" --level {} --mode {}", cell.setting.isolation, cell.setting.mode));
+    let _ = writeln!(text, "\nstep by step: anomaly-suite show {}{at}", entry.id);
     text
 }
 
-fn forbidden_by(entry: &Entry) -> String {
+/// A run in which it goes wrong: at the weakest level that shows it here, else without any control.
+fn example(entry: &Entry, report: &Report, style: Style) -> String {
+    let possible = |trial: &&Trial| trial.outcome == Some(Outcome::Possible);
+    let here = report.cells.iter().find_map(|cell| cell.trial.as_ref().ok().filter(possible));
+    let without = if here.is_none() { trial(&Control, &entry.schedule, Setting::default()).ok() } else { None };
+    let Some(shown) = here.or(without.as_ref().filter(possible)) else { return String::new() };
+    let place = if here.is_some() { place(shown.setting) } else { "on an engine without control".to_owned() };
+    let heading = style.paint(&format!("How it goes wrong: {place}"), Tone::Strong);
+    let story = Story::of(&entry.schedule, shown);
+    let mut text = format!("{heading}\n");
+    timeline(&story, style).lines().for_each(|line| {
+        let _ = writeln!(text, "  {line}");
+    });
+    text.push('\n');
+    why(&mut text, &story, shown.hunted(&entry.schedule).map_or(&[], |shown| &shown.cycle), style);
+    text
+}
+
+pub(super) fn forbidden_by(entry: &Entry) -> String {
     let levels: Vec<&str> = forbidding(entry).into_iter().map(spoken).collect();
     match levels.as_slice() {
         [] => "None by itself.".to_owned(),
@@ -62,6 +89,7 @@ pub(super) fn row(report: &Report, style: Style) -> String {
         let _ = write!(text, "  {}", pad(mode.name(), 13));
         for cell in report.cells.iter().filter(|cell| cell.setting.mode == mode) {
             let (glyph, tone) = match cell.outcome() {
+                None if cell.is_absent() => ("-".to_owned(), Tone::Faint),
                 None => ("?".to_owned(), Tone::Odd),
                 Some(Outcome::Possible) => (style.possible().to_owned(), Tone::Bad),
                 Some(Outcome::Prevented(how)) => (format!("{}{}", style.prevented(), how.letter()), Tone::Good),

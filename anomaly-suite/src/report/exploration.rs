@@ -100,6 +100,8 @@ struct One<'e> {
     pruned: u64,
     complete: bool,
     outcomes: Vec<OutcomeJson<'e>>,
+    /// By [`Anomaly::code`](isolde_types::Anomaly::code), which tells read skew on keys (`G-single-item`)
+    /// from a phantom (`G-single`): under the code that texts use, one of them would be lost.
     anomalies: BTreeMap<&'static str, ShownJson<'e>>,
     faults: BTreeMap<&'e str, ShownJson<'e>>,
     broken: Option<ShownJson<'e>>,
@@ -146,7 +148,7 @@ fn one(setting: Setting, exploration: &Exploration) -> One<'_> {
             .iter()
             .map(|(one, at)| OutcomeJson { txns: &one.txns, state: state(one), shown: shown(at) })
             .collect(),
-        anomalies: survey.anomalies.iter().map(|(anomaly, at)| (reported_code(*anomaly), shown(at))).collect(),
+        anomalies: survey.anomalies.iter().map(|(anomaly, at)| (anomaly.code(), shown(at))).collect(),
         faults: survey.faults.iter().map(|(what, at)| (what.as_str(), shown(at))).collect(),
         broken: survey.broken.as_ref().map(shown),
         stuck: survey.stuck.as_ref().map(shown),

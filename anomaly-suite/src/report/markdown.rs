@@ -38,6 +38,7 @@ RU read uncommitted, RC read committed, RR repeatable read, SI snapshot, SER ser
 
 fn glyphs(cell: &Cell) -> String {
     match cell.outcome() {
+        None if cell.is_absent() => "–".to_owned(),
         None => "?".to_owned(),
         Some(Outcome::Possible) => "✗".to_owned(),
         Some(Outcome::Prevented(mechanism)) => format!("✓{}", mechanism.letter()),

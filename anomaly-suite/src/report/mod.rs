@@ -3,10 +3,14 @@
 pub mod advice;
 pub mod explain;
 pub mod exploration;
+pub mod html;
 pub mod json;
+pub mod junit;
 pub mod markdown;
+mod narrate;
 pub mod proof;
 pub mod show;
+pub mod story;
 pub mod table;
 mod timeline;
 

@@ -1,15 +1,17 @@
 //! One cell, looked at closely: what happened step by step, why it is an anomaly or how it was
-//! prevented, and what to do.
+//! prevented, what stops it, and where else it happens.
 
 use std::fmt::Write as _;
 
-use isolde_history::schedule::{Schedule, StepOutcome, StepReport};
+use isolde_history::schedule::Schedule;
 
 use super::explain::row;
+use super::story::Story;
 use super::timeline::timeline;
-use super::{Style, Tone, place, spoken, wrap};
+use super::{Style, Tone, pad, place, spoken, wrap};
+use crate::evidence::CycleEdge;
 use crate::suite::{Cell, Report};
-use crate::verdict::{Mechanism, Outcome, Trial, reported_code};
+use crate::verdict::{Outcome, Trial, reported_code};
 
 /// One cell of a report. `elsewhere` is the same anomaly at every level and mode.
 #[must_use]
@@ -25,9 +27,11 @@ pub fn show(report: &Report, cell: &Cell, elsewhere: &Report, style: Style) -> S
         Ok(trial) => {
             text.push_str(&verdict(cell, trial, style));
             let _ = writeln!(text, "\n{}", wrap(&entry.summary, ""));
-            text.push_str(&timeline(&entry.schedule, &trial.replay, style));
+            let story = Story::of(&entry.schedule, trial);
+            text.push_str(&timeline(&story, style));
             text.push('\n');
-            text.push_str(&reasons(&entry.schedule, trial, style));
+            steps(&mut text, &story, style);
+            text.push_str(&reasons(&entry.schedule, trial, &story, style));
         }
     }
     section(&mut text, "What stops it", &entry.paragraph("What stops it"), style);
@@ -63,30 +67,52 @@ fn verdict(cell: &Cell, trial: &Trial, style: Style) -> String {
     text
 }
 
+/// What happened, as numbered sentences.
+fn steps(text: &mut String, story: &Story, style: Style) {
+    let _ = writeln!(text, "{}", style.paint("Step by step", Tone::Strong));
+    for (numbers, sentence) in story.sentences() {
+        let lines = wrap(&sentence, "         ");
+        let _ = write!(text, "  {}{}", pad(&numbers, 7), lines.trim_start());
+    }
+    text.push('\n');
+}
+
 /// Why what happened is an anomaly, or how it was prevented, and what else is to be said.
-pub(super) fn reasons(schedule: &Schedule, trial: &Trial, style: Style) -> String {
+pub(super) fn reasons(schedule: &Schedule, trial: &Trial, story: &Story, style: Style) -> String {
     let mut text = String::new();
-    if let Some(shown) = trial.hunted(schedule) {
-        section(&mut text, "Why no order of the transactions explains this", &shown.words, style);
-        for edge in &shown.cycle {
-            let _ = writeln!(text, "    {} {} {}", edge.from, style.edge(edge), edge.to);
+    why(&mut text, story, trial.hunted(schedule).map_or(&[], |shown| &shown.cycle), style);
+    section(&mut text, "What should have been", &story.unmet.join("; "), style);
+    section_lines(&mut text, "How it was prevented", &story.prevented, style);
+    section(&mut text, "Found as well", &story.others.join(", "), style);
+    section_lines(&mut text, "Seen by transactions that were then aborted", &story.zombies, style);
+    section_lines(&mut text, "The records contradict themselves", &story.complaints, style);
+    section_lines(&mut text, "Broken promises", &story.broken, style);
+    text
+}
+
+/// The contradiction in words and as edges, then every serial order and where it fails.
+pub(super) fn why(text: &mut String, story: &Story, cycle: &[CycleEdge], style: Style) {
+    if story.why.is_none() && story.orders.is_empty() {
+        return;
+    }
+    let heading = style.paint("Why no order of the transactions explains this", Tone::Strong);
+    let _ = writeln!(text, "{heading}");
+    if let Some(why) = &story.why {
+        let _ = writeln!(text, "{}", wrap(why, "  "));
+    }
+    for edge in cycle {
+        let _ = writeln!(text, "    {} {} {}", edge.from, style.edge(edge), edge.to);
+    }
+    if !cycle.is_empty() {
+        text.push('\n');
+    }
+    if !story.orders.is_empty() {
+        text.push_str("  Run one after the other, it would have been otherwise:\n");
+        for order in &story.orders {
+            text.push_str(&wrap(&format!("{}: {}.", order.title(), order.words), "    "));
         }
         text.push('\n');
     }
-    if !trial.unmet.is_empty() {
-        section(&mut text, "What should have been", &trial.unmet.join("; "), style);
-    }
-    if let Some(Outcome::Prevented(mechanism)) = trial.outcome {
-        section_lines(&mut text, "How it was prevented", &prevention(schedule, trial, mechanism), style);
-    }
-    let others = trial.evidence.shown.iter().filter(|shown| Some(*shown) != trial.hunted(schedule));
-    let others: Vec<String> =
-        others.map(|shown| format!("{} ({})", reported_code(shown.anomaly), shown.anomaly.title())).collect();
-    section(&mut text, "Found as well", &others.join(", "), style);
-    section_lines(&mut text, "Seen by transactions that were then aborted", &trial.evidence.zombies, style);
-    section_lines(&mut text, "The records contradict themselves", &trial.evidence.complaints, style);
-    section_lines(&mut text, "Broken promises", &trial.broken, style);
-    text
 }
 
 fn section_lines(text: &mut String, heading: &str, lines: &[String], style: Style) {
@@ -96,30 +122,6 @@ fn section_lines(text: &mut String, heading: &str, lines: &[String], style: Styl
     let _ = writeln!(text, "{}", style.paint(heading, Tone::Strong));
     lines.iter().for_each(|line| text.push_str(&wrap(line, "  ")));
     text.push('\n');
-}
-
-fn prevention(schedule: &Schedule, trial: &Trial, mechanism: Mechanism) -> Vec<String> {
-    if mechanism == Mechanism::Invisible {
-        return vec!["Nothing waited and nothing failed: no transaction saw the value that would have done it.".into()];
-    }
-    trial.replay.steps.iter().filter_map(|step| hindered(schedule, step)).collect()
-}
-
-/// A step that waited or failed, in words.
-fn hindered(schedule: &Schedule, step: &StepReport) -> Option<String> {
-    let name = format!("step {}, `{}: {}`,", step.n, schedule.txns[step.txn], step.action);
-    let whom = step.waited_for.as_ref().map_or(String::new(), |whom| format!(" for {whom}"));
-    let failed = step.failure.as_ref().map(|failure| {
-        let ended = if failure.ended { "was aborted" } else { "was refused" };
-        format!("{ended}: {}", failure.message)
-    });
-    let after = step.resumed_after.map_or(String::new(), |n| format!(" until step {n}"));
-    match (step.outcome, failed) {
-        (StepOutcome::Blocked, None) => Some(format!("{name} waited{whom}{after}.")),
-        (StepOutcome::Blocked, Some(failed)) => Some(format!("{name} waited{whom}{after}, then {failed}")),
-        (_, Some(failed)) => Some(format!("{name} {failed}")),
-        _ => None,
-    }
 }
 
 /// Text for `replay` of a file that may be in no catalogue.
@@ -134,8 +136,9 @@ pub fn replayed(file: &str, schedule: &Schedule, trial: &Trial, style: Style) ->
         let permitted = if trial.permitted { "permits it" } else { "forbids it" };
         let _ = writeln!(text, "{hunts} {outcome}; {} {permitted}", spoken(trial.setting.isolation));
     }
-    let _ = writeln!(text, "\n{}", timeline(schedule, &trial.replay, style));
-    text.push_str(&reasons(schedule, trial, style));
+    let story = Story::of(schedule, trial);
+    let _ = writeln!(text, "\n{}", timeline(&story, style));
+    text.push_str(&reasons(schedule, trial, &story, style));
     if schedule.hunts.is_none() {
         let found = trial.evidence.shown.iter();
         found.for_each(|shown| text.push_str(&wrap(&format!("{}: {}", reported_code(shown.anomaly), shown.words), "")));

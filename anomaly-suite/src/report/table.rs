@@ -26,6 +26,7 @@ pub fn table(report: &Report, hazards: Option<&Hazards>, style: Style) -> String
         trim_end_line(&mut text);
     }
     text.push('\n');
+    text.push_str(&own_names(report));
     text.push_str(&behaviour(report));
     if let Some(hazards) = hazards {
         text.push_str(&hazard_rows(hazards, style));
@@ -42,7 +43,12 @@ fn name_width(report: &Report) -> usize {
 /// The columns of one mode: its cells, and the gap before the next mode.
 fn group_width(report: &Report, mode: Mode) -> usize {
     let levels = report.settings.iter().filter(|setting| setting.mode == mode).count();
-    (levels * CELL).max(mode.name().len()) + 2
+    (levels * CELL).max(mode_name(report, mode).len()) + 2
+}
+
+/// What the database calls one of its two modes; nothing where it has only one way.
+fn mode_name(report: &Report, mode: Mode) -> &'static str {
+    report.levels.iter().find(|level| level.setting.mode == mode).map_or("", |level| level.mode)
 }
 
 fn trim_end_line(text: &mut String) {
@@ -60,11 +66,13 @@ fn head(report: &Report, style: Style) -> String {
         report.cells.len()
     );
     let margin = " ".repeat(ID + name_width(report));
-    text.push_str(&margin);
-    for mode in modes(&report.settings) {
-        let _ = write!(text, "{}", pad(mode.name(), group_width(report, mode)));
+    if report.levels.iter().any(|level| !level.mode.is_empty()) {
+        text.push_str(&margin);
+        for mode in modes(&report.settings) {
+            let _ = write!(text, "{}", pad(mode_name(report, mode), group_width(report, mode)));
+        }
+        trim_end_line(&mut text);
     }
-    trim_end_line(&mut text);
     text.push_str(&margin);
     for mode in modes(&report.settings) {
         let settings = report.settings.iter().filter(|setting| setting.mode == mode);
@@ -78,6 +86,7 @@ fn head(report: &Report, style: Style) -> String {
 /// `✓b`, `✗`, `?`; with `!` when the cell is not as it must be.
 fn glyphs(cell: &Cell, style: Style) -> String {
     let (mut text, tone) = match cell.outcome() {
+        None if cell.is_absent() => ("-".to_owned(), Tone::Faint),
         None => ("?".to_owned(), Tone::Odd),
         Some(Outcome::Possible) => (style.possible().to_owned(), Tone::Bad),
         Some(Outcome::Prevented(mechanism)) => (format!("{}{}", style.prevented(), mechanism.letter()), Tone::Good),
@@ -86,6 +95,24 @@ fn glyphs(cell: &Cell, style: Style) -> String {
         text.push('!');
     }
     style.paint(&pad(&text, CELL), tone)
+}
+
+/// What the database itself calls its levels, and what each is judged by, where that is not the same.
+fn own_names(report: &Report) -> String {
+    let mut text = String::new();
+    for level in report.levels.iter().filter(|level| level.name != level.setting.isolation.name()) {
+        let _ = writeln!(
+            text,
+            "{} is {}, judged by what {} promises",
+            pad(short(level.setting.isolation), CELL - 1).trim_end(),
+            level.name,
+            spoken(level.promises)
+        );
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
 }
 
 /// For each mode, the level that each level really behaves as, judged by what was shown.
@@ -125,7 +152,8 @@ fn behaves_as(report: &Report, asked: Isolation, mode: Mode) -> Vec<Isolation> {
     let below = |a: Isolation, b: Isolation| a != b && a.forbids().iter().all(|x| b.forbids().contains(x));
     let strongest = kept.iter().filter(|level| !kept.iter().any(|other| below(**level, *other)));
     // What the catalogue does not show, other programs may: only what is promised is said.
-    let promised = |level: &Isolation| asked.guarantees(mode).keep(*level);
+    let ours = report.levels.iter().all(|level| level.name == level.setting.isolation.name());
+    let promised = |level: &Isolation| ours && asked.guarantees(mode).keep(*level);
     strongest.copied().filter(|level| *level != asked && !below(*level, asked)).filter(promised).collect()
 }
 
@@ -164,7 +192,7 @@ fn summary(report: &Report, hazards: Option<&Hazards>, style: Style) -> String {
         for fault in cell.faults() {
             let place = format!("{} at {} {}", cell.entry.id, cell.setting.isolation, cell.setting.mode);
             let _ = writeln!(text, "{} {place}: {fault}", style.paint("!", Tone::Odd));
-            let _ = writeln!(text, "  look closer: {}", look_closer(cell));
+            let _ = writeln!(text, "  look closer: {}{}", look_closer(cell), of_database(report));
         }
     }
     for cell in report.inconclusive() {
@@ -172,7 +200,7 @@ fn summary(report: &Report, hazards: Option<&Hazards>, style: Style) -> String {
         let place = format!("{} at {} {}", cell.entry.id, cell.setting.isolation, cell.setting.mode);
         let _ = writeln!(text, "{} {place}: {why}", style.paint("?", Tone::Odd));
     }
-    let undeclared = report.cells.iter().filter(|cell| cell.declared.is_none()).count();
+    let undeclared = report.cells.iter().filter(|cell| cell.declared.is_none() && !cell.is_absent()).count();
     let faulty = report.faulty().count() + hazards.map_or(0, Hazards::faults);
     if faulty == 0 && undeclared == 0 && report.inconclusive().next().is_none() {
         text.push_str("all cells as declared\n");
@@ -180,11 +208,21 @@ fn summary(report: &Report, hazards: Option<&Hazards>, style: Style) -> String {
         let inconclusive = report.inconclusive().count();
         let _ = writeln!(text, "{faulty} not as declared, {inconclusive} inconclusive, {undeclared} not declared");
     }
-    text.push_str("look closer: anomaly-suite show G2-item --level snapshot --mode optimistic\n");
+    let example = report.settings.iter().find(|s| s.isolation == Isolation::Snapshot && s.mode == Mode::Optimistic);
+    if let Some(setting) = example.or(report.settings.first()) {
+        let (isolation, mode) = (setting.isolation, setting.mode);
+        let db = of_database(report);
+        let _ = writeln!(text, "look closer: anomaly-suite show G2-item --level {isolation} --mode {mode}{db}");
+    }
     text
 }
 
-fn look_closer(cell: &Cell) -> String {
+/// The option that names the database, where it is not the usual one.
+fn of_database(report: &Report) -> String {
+    if report.db == "isolde" { String::new() } else { format!(" --db {}", report.db) }
+}
+
+pub(super) fn look_closer(cell: &Cell) -> String {
     let (isolation, mode) = (cell.setting.isolation, cell.setting.mode);
     format!("anomaly-suite show {} --level {isolation} --mode {mode}", cell.entry.id)
 }

@@ -1,6 +1,6 @@
 //! A database that the suite must find out.
 
-use anomaly_suite::{Control, Engine};
+use anomaly_suite::{Control, Engine, Unreachable};
 use isolde_history::schedule::{Database, Schedule};
 
 /// Promises the levels that Isolde promises, and keeps none.
@@ -11,11 +11,11 @@ impl Engine for Boasting {
         "boasting"
     }
 
-    fn version(&self) -> &'static str {
-        "0"
+    fn version(&self) -> String {
+        "0".to_owned()
     }
 
-    fn open(&self, schedule: &Schedule) -> Box<dyn Database> {
+    fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {
         Control.open(schedule)
     }
 }

@@ -185,7 +185,7 @@ pub fn checkpoint(
     config: &CheckpointConfig,
     source: &mut dyn Source,
 ) -> Result<Manifest> {
-    let _one = directory.checkpointing();
+    let _one = directory.checkpointing()?;
     log.check()?;
     log.begin_checkpoint();
     let vfs = directory.vfs();

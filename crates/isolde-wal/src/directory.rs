@@ -37,6 +37,10 @@ pub(crate) const NEW_SEGMENT: &str = "new-log";
 /// Segments are read whole; a larger one was never written.
 const SEGMENT_LIMIT: u64 = 16 << 30;
 
+/// A file counts with this part of its size towards the next checkpoint, however few records it has: every
+/// open begins one.
+const SEGMENT_SHARE: u64 = 8;
+
 /// How a directory is opened.
 #[derive(Clone, Debug)]
 pub struct OpenConfig {
@@ -108,19 +112,22 @@ impl Directory {
         self.manifest.lock().clone()
     }
 
-    pub(crate) fn checkpointing(&self) -> MutexGuard<'_, ()> {
-        self.checkpointing.lock()
+    /// One checkpoint at a time; none after a manifest that was half replaced, whose files must stay.
+    pub(crate) fn checkpointing(&self) -> Result<MutexGuard<'_, ()>> {
+        let one = self.checkpointing.lock();
+        if self.frozen.load(Ordering::Relaxed) {
+            let why = "an earlier manifest could not be replaced: reopen the database";
+            return Err(WalError::Poisoned(why.into()));
+        }
+        Ok(one)
     }
 
     /// Replaces the manifest. After a failure it is not known which one holds, so neither may lose what
     /// it needs.
     pub(crate) fn store(&self, manifest: Manifest) -> Result<()> {
-        if self.frozen.load(Ordering::Relaxed) {
-            let why = "an earlier manifest could not be replaced: reopen the database";
-            return Err(WalError::Poisoned(why.into()));
-        }
+        manifest.prepare(&*self.vfs)?;
         self.frozen.store(true, Ordering::Relaxed);
-        manifest.store(&*self.vfs)?;
+        Manifest::replace(&*self.vfs)?;
         self.frozen.store(false, Ordering::Relaxed);
         *self.manifest.lock() = manifest;
         Ok(())
@@ -131,7 +138,7 @@ impl Directory {
     /// # Errors
     /// `Io`, `DiskFull`.
     pub fn note_end(&self, log_end: Lsn) -> Result<()> {
-        let _one = self.checkpointing();
+        let _one = self.checkpointing()?;
         let manifest = Manifest { log_end, ..self.manifest() };
         self.store(manifest)
     }
@@ -186,6 +193,7 @@ pub fn open(vfs: Arc<dyn Vfs>, config: &OpenConfig, redo: &dyn Redo) -> Result<O
     let writer = Writer::new(Arc::clone(&vfs), Arc::clone(&segments), header, file, at, last);
     let durable = Arc::new(Durable::new(last));
     let log = Log::new(writer, segments, durable, config.write_behind.clone(), header.epoch);
+    log.note_backlog(recovered.backlog);
     let directory = Directory {
         vfs,
         manifest: Mutex::new(manifest),
@@ -273,6 +281,8 @@ struct Recovered {
     next: SegmentHeader,
     /// Records that are not proven to be on disk.
     unproven: Vec<(Ts, u32, Vec<u8>)>,
+    /// What a checkpoint would save the next open: bytes of records, and a share of each file.
+    backlog: u64,
 }
 
 impl Recovered {
@@ -286,7 +296,7 @@ impl Recovered {
             size: config.segment_bytes,
             previous_end: Lsn(0),
         };
-        Recovered { last: Ts::ZERO, closed: Vec::new(), next, unproven: Vec::new() }
+        Recovered { last: Ts::ZERO, closed: Vec::new(), next, unproven: Vec::new(), backlog: 0 }
     }
 }
 
@@ -296,8 +306,8 @@ pub(crate) struct LoggedSegment {
     pub header: SegmentHeader,
 }
 
-/// The segments from the one on that the manifest names, with their headers, without one that was
-/// only about to be begun.
+/// The segments from the one on that the manifest names, with their headers, which were on disk before
+/// the segments had their names.
 pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<LoggedSegment>> {
     let mut numbers: Vec<u64> =
         names.iter().filter_map(|name| segment_number(name)).filter(|number| *number >= manifest.replay_from).collect();
@@ -322,9 +332,6 @@ pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Res
                 return Err(WalError::corrupt(&name, 0, "it does not follow the segment before it"));
             }
             (Some(header), _) => chain.push(LoggedSegment { number, header }),
-            (None, Some(previous)) if index + 1 == numbers.len() => {
-                refuse_if_used(&name, &*file, previous)?;
-            }
             (None, _) => return Err(WalError::corrupt(&name, 0, "its header is damaged")),
         }
     }
@@ -332,24 +339,6 @@ pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Res
         return Err(WalError::MissingFile { file: segment_name(manifest.replay_from).into() });
     }
     Ok(chain)
-}
-
-/// The last segment's header may be missing because a power cut came before its first sync; if any
-/// record in it was on disk, the header was, too.
-fn refuse_if_used(name: &str, file: &dyn crate::vfs::VfsFile, previous: SegmentHeader) -> Result<()> {
-    let bytes = read_file(file, SEGMENT_LIMIT).map_err(WalError::io("reading", name))?;
-    let start = previous.lsn(previous.size);
-    let guess = SegmentHeader {
-        segment: previous.segment + 1,
-        start,
-        size: bytes.len() as u64,
-        previous_end: Lsn(0),
-        ..previous
-    };
-    if (SegmentBytes { name, header: guess, bytes: &bytes }).has_proof() {
-        return Err(WalError::corrupt(name, 0, "its header is damaged"));
-    }
-    Ok(())
 }
 
 fn recover(
@@ -372,6 +361,7 @@ fn recover(
     let mut closed = Vec::new();
     let mut unproven = Vec::new();
     let mut last_commit = Ts::ZERO;
+    let mut backlog = 0;
     let epoch = chain.iter().map(|segment| segment.header.epoch).max().unwrap_or(0).max(manifest.epoch);
     let mut next = SegmentHeader { epoch, size: config.segment_bytes, ..Recovered::nothing(config).next };
     for (index, logged) in chain.iter().enumerate() {
@@ -388,6 +378,7 @@ fn recover(
         }
         last_commit = commits.last().map_or(last_commit, |last| last.header.commit_ts);
         last = last.max(last_commit);
+        backlog += commits.iter().map(|found| found.body.len() as u64).sum::<u64>() + header.size / SEGMENT_SHARE;
         redo_records(&segment, &commits, manifest, config.threads, redo)?;
         progress(bytes.len() as u64);
         if following.is_some() {
@@ -395,9 +386,10 @@ fn recover(
             continue;
         }
         // The last one. Where nothing in it is proven it is replaced, else a new one follows.
-        let proven = commits.iter().filter(|found| found.at < scanned.durable).count();
-        let from = commits.get(proven).map_or(scanned.end, |first| first.at);
-        let replaced = scanned.durable <= header.lsn(BLOCK) && !mutant!("old-tail-rises");
+        // What the manifest says was on disk when it was written.
+        let durable = scanned.durable.max(manifest.log_end);
+        let proven = commits.iter().filter(|found| found.at < durable).count();
+        let replaced = durable <= header.lsn(BLOCK);
         next = if replaced {
             SegmentHeader { epoch, size: config.segment_bytes, ..*header }
         } else {
@@ -406,7 +398,7 @@ fn recover(
                 segment: number + 1,
                 start: header.lsn(header.size),
                 size: config.segment_bytes,
-                previous_end: end_of_proven(&scanned.records, from, scanned.end, header),
+                previous_end: if mutant!("old-tail-rises") { scanned.end } else { durable },
                 epoch,
                 ..*header
             }
@@ -419,7 +411,7 @@ fn recover(
             .collect();
     }
     next.size = next.size.max(needed(&unproven));
-    Ok(Recovered { last, closed, next, unproven })
+    Ok(Recovered { last, closed, next, unproven, backlog })
 }
 
 pub(crate) fn read_segment(vfs: &dyn Vfs, segment: &LoggedSegment) -> Result<Vec<u8>> {
@@ -430,12 +422,6 @@ pub(crate) fn read_segment(vfs: &dyn Vfs, segment: &LoggedSegment) -> Result<Vec
         std::io::ErrorKind::FileTooLarge => WalError::corrupt(&name, size, "it is longer than its header says"),
         _ => WalError::io("reading", &name)(error),
     })
-}
-
-/// Where the log ends in a segment whose records from `from` on are written again elsewhere.
-fn end_of_proven(records: &[Found], from: Lsn, end: Lsn, header: &SegmentHeader) -> Lsn {
-    let before = records.iter().rfind(|found| found.at < from || from == end);
-    before.map_or(header.lsn(BLOCK), |found| header.lsn(found.body.end as u64))
 }
 
 fn needed(unproven: &[(Ts, u32, Vec<u8>)]) -> u64 {

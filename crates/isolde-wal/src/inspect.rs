@@ -255,13 +255,13 @@ impl Redo for Order<'_> {
 }
 
 fn others(names: &[String], manifest: &Manifest, chain: &[LoggedSegment]) -> Vec<(String, &'static str)> {
-    let needed = |number: u64| chain.is_empty() || chain.iter().any(|segment| segment.number == number);
+    let verified = |number: u64| chain.iter().any(|segment| segment.number == number);
     let held: Vec<String> = checkpoint::partition_names(manifest).collect();
     let what = |name: &String| match (segment_number(name), checkpoint_number(name)) {
         _ if name == LOCK_FILE || name == MANIFEST || held.contains(name) => None,
         (Some(number), _) if number < manifest.replay_from => Some("a segment of the log that is not needed any more"),
-        (Some(number), _) if needed(number) => None,
-        (Some(_), _) => Some("a segment of the log that was about to be begun"),
+        (Some(number), _) if verified(number) => None,
+        (Some(_), _) => Some("a segment of a log that cannot be followed, because of the damage"),
         (_, Some(_)) => Some("a part of another checkpoint, not needed"),
         _ if spare_number(name).is_some() => Some("prepared for the log"),
         _ if name == NEW_SEGMENT || name.starts_with(MANIFEST) => Some("left by a write that was cut off, not needed"),

@@ -11,6 +11,9 @@ mod real;
 mod record;
 mod scan;
 mod segments;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod sim;
 pub mod vfs;
 mod writer;
 

@@ -174,6 +174,11 @@ impl Log {
         self.since_checkpoint.load(Ordering::Relaxed)
     }
 
+    /// What was found at opening and no checkpoint holds.
+    pub(crate) fn note_backlog(&self, bytes: u64) {
+        self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn segments(&self) -> &Arc<Segments> {
         &self.segments
     }
@@ -279,7 +284,8 @@ impl Log {
     /// `Poisoned`: it may be hard, or not, or be so after the next open.
     pub fn poll_hard(self: &Arc<Self>, need: Need, cx: &mut Context<'_>, wait: &mut HardWait) -> Poll<Result<()>> {
         loop {
-            if self.is_hard(need.ts, need.hardness) {
+            let woken = wait.place.is_some() && mutant!("follower-acknowledged-by-any-sync");
+            if self.is_hard(need.ts, need.hardness) || woken {
                 return Poll::Ready(Ok(()));
             }
             if let Err(poisoned) = self.check() {
@@ -399,23 +405,26 @@ impl Log {
     }
 
     fn after_batch(&self, captured: Ts, sync: bool, outcome: Result<u64>) {
-        let mut queue = self.queue.lock();
-        queue.leading = false;
-        match outcome {
-            Ok(unsynced) => {
-                queue.unsynced = unsynced;
-                self.written.fetch_max(captured.0, Ordering::Release);
-                if sync {
-                    self.durable.advance(captured);
-                }
-                self.durable.withdraw();
-                self.advance_idle(&queue);
-            }
+        let unsynced = match outcome {
+            Ok(unsynced) => unsynced,
+            // Still leading: nobody may lead after a failure, not even for a moment.
             Err(error) => {
-                drop(queue);
+                if mutant!("leads-after-failure") {
+                    self.queue.lock().leading = false;
+                    threads::yield_now();
+                }
                 return self.poison(&error);
             }
+        };
+        let mut queue = self.queue.lock();
+        queue.leading = false;
+        queue.unsynced = unsynced;
+        self.written.fetch_max(captured.0, Ordering::Release);
+        if sync {
+            self.durable.advance(captured);
         }
+        self.durable.withdraw();
+        self.advance_idle(&queue);
         let (done, next) = self.next_after(&mut queue);
         drop(queue);
         wake_all(done);
@@ -442,15 +451,14 @@ impl Log {
         let durable = self.durable.get();
         let written = Ts(self.written.load(Ordering::Acquire));
         let over = |(ts, _): &(Ts, u64), waiter: &Waiter| match waiter.hardness {
-            Hardness::Synced => *ts <= durable || mutant!("follower-acknowledged-early"),
+            Hardness::Synced => *ts <= durable || mutant!("follower-acknowledged-by-any-sync"),
             Hardness::Written => *ts <= written,
         };
         let done: Vec<(Ts, u64)> =
             queue.waiters.iter().filter(|(ticket, waiter)| over(ticket, waiter)).map(|(ticket, _)| *ticket).collect();
         let mut remove = |ticket: &(Ts, u64)| queue.waiters.remove(ticket).map(|waiter| waiter.waker);
         let wakers = done.iter().filter_map(&mut remove).collect();
-        let leads_next = |waiter: &Waiter| waiter.leads || mutant!("leadership-to-a-task");
-        let next = queue.waiters.iter().find(|(_, waiter)| leads_next(waiter)).map(|(ticket, _)| *ticket);
+        let next = queue.waiters.iter().find(|(_, waiter)| waiter.leads).map(|(ticket, _)| *ticket);
         let next = match next.and_then(|ticket| queue.waiters.remove(&ticket)) {
             Some(waiter) => Next::Waiter(waiter.waker),
             None if queue.waiters.is_empty() => Next::Nobody,

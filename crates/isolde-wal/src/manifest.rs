@@ -133,7 +133,17 @@ impl Manifest {
     /// # Errors
     /// `Io`, `DiskFull`: the old one or the new one holds then.
     pub fn store(&self, vfs: &dyn Vfs) -> Result<()> {
-        write_new(vfs, NEW_MANIFEST, &self.encode())?;
+        self.prepare(vfs)?;
+        Self::replace(vfs)
+    }
+
+    /// Writes it beside the one that holds, which goes on to do so.
+    pub(crate) fn prepare(&self, vfs: &dyn Vfs) -> Result<()> {
+        write_new(vfs, NEW_MANIFEST, &self.encode())
+    }
+
+    /// Puts the prepared one in place. After a failure either may hold.
+    pub(crate) fn replace(vfs: &dyn Vfs) -> Result<()> {
         vfs.rename(NEW_MANIFEST, MANIFEST).map_err(WalError::io("renaming", NEW_MANIFEST))?;
         if mutant!("manifest-renamed-without-dir-sync") {
             return Ok(());

@@ -51,7 +51,7 @@ impl RealFs {
             Err(error) => return Err(error),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Box::new(file))),
+            Ok(()) => Ok(Some(Box::new(Lock(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -93,7 +93,7 @@ impl Vfs for RealFs {
         options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let file = options.open(self.path.join(LOCK_FILE))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
+            Ok(()) => Ok(Some(Box::new(Lock(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -101,6 +101,17 @@ impl Vfs for RealFs {
 
     fn describe(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// Gives the lock back itself: closing the file would leave it to a child process that was just forked and
+/// has not got rid of its copy of the file yet.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it does the same, if somewhat later.
+        let _ = self.0.unlock();
     }
 }
 

@@ -134,11 +134,6 @@ impl SegmentBytes<'_> {
         None
     }
 
-    /// Whether anything in the segment says that it was on disk; for one whose header is unreadable.
-    pub fn has_proof(&self) -> bool {
-        self.proof_after(self.header.lsn(BLOCK)).is_some()
-    }
-
     /// Whether records of this segment stand after `end` where the scan ended: parts of batches that a
     /// power cut caught. Such a part whose every header is gone leaves no trace.
     pub fn is_torn_after(&self, end: Lsn) -> bool {

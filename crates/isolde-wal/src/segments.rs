@@ -96,14 +96,16 @@ impl Reservation {
     }
 
     /// The record was placed: its space is given back when it is written.
-    pub fn placed(self) {
-        std::mem::forget(self);
+    pub fn placed(mut self) {
+        self.bytes = 0;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.segments.release(self.bytes);
+        if self.bytes > 0 {
+            self.segments.release(self.bytes);
+        }
     }
 }
 

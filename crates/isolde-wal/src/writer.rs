@@ -155,6 +155,9 @@ impl Writer {
             ..self.segment
         };
         write_all_at(&*file, &header.encode(), 0).map_err(WalError::io("writing", &spare))?;
+        // Before it has its name: so a segment always has its header, and what needs the log from here
+        // on alone finds it.
+        file.sync().map_err(WalError::io("syncing", &spare))?;
         let name = segment_name(header.segment);
         self.vfs.rename(&spare, &name).map_err(WalError::io("renaming", &spare))?;
         self.vfs.sync_dir().map_err(WalError::io("syncing the directory of", &name))?;
@@ -162,8 +165,7 @@ impl Writer {
         self.file = file;
         self.segment = header;
         self.at = BLOCK;
-        // The header is written and not synced: the first batch's sync covers it.
-        self.unsynced = BLOCK;
+        self.unsynced = 0;
         self.segments.set_left(size - BLOCK);
         Ok(())
     }

@@ -39,8 +39,9 @@
 //!
 //! # Blocking
 //!
-//! Reads are in memory. Only locks are waited for, fairly, in the order of arrival, and a deadlock is
-//! found when it arises; see [`Deadlocks`].
+//! Reads are in memory. Locks are waited for, fairly, in the order of arrival, and a deadlock is found
+//! when it arises; see [`Deadlocks`]. A commit of a durable database waits for its sync, on its own thread,
+//! together with those that commit meanwhile; see [`Durability`].
 
 mod batch;
 mod builder;

@@ -138,6 +138,7 @@ const fn ending(outcome: TxnOutcome) -> &'static str {
         TxnOutcome::Committed => "committed",
         TxnOutcome::RolledBack => "rolled back",
         TxnOutcome::Aborted => "aborted",
+        TxnOutcome::Unknown => "unknown",
         TxnOutcome::Active => "never ended",
     }
 }

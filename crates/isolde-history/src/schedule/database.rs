@@ -55,6 +55,11 @@ pub trait Database {
     /// What is in the database once every transaction has ended.
     fn final_state(&mut self) -> BTreeMap<Key, Bytes>;
 
+    /// What keeps the history from being judged, once it was taken; nothing where versions are reported.
+    fn doubts(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What the database finds wrong with itself, once every transaction has ended.
     fn complaints(&mut self) -> Vec<String> {
         Vec::new()
@@ -128,6 +133,8 @@ pub enum FailureClass {
     /// The operation makes no sense here (a key that exists already, a value that is no number, an
     /// operation that the database does not have): nothing to do with other transactions.
     Refused,
+    /// Indeterminate: the connection was lost before the answer, and nobody knows what took effect.
+    Unknown,
 }
 
 impl FailureClass {
@@ -139,6 +146,7 @@ impl FailureClass {
             FailureClass::Deadlock => "deadlock",
             FailureClass::Timeout => "timeout",
             FailureClass::Refused => "refused",
+            FailureClass::Unknown => "unknown",
         }
     }
 }

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Isolation, Key, Mode};
 
-use super::database::{Begin, Database, Failure, Output};
+use super::database::{Begin, Database, Failure, FailureClass, Output};
 use super::notation::{Action, Operation, Value, text};
 use super::replay::{ReplayError, Setting};
 
@@ -72,6 +72,8 @@ pub enum TxnOutcome {
     RolledBack,
     /// The database rolled it back.
     Aborted,
+    /// Nobody knows: the connection was lost at its end.
+    Unknown,
     /// It has not ended.
     Active,
 }
@@ -282,7 +284,10 @@ impl<'d> Driver<'d> {
             }
             Err(failure) => {
                 if failure.ended {
-                    self.txns[txn].report.outcome = TxnOutcome::Aborted;
+                    self.txns[txn].report.outcome = match failure.class {
+                        FailureClass::Unknown => TxnOutcome::Unknown,
+                        _ => TxnOutcome::Aborted,
+                    };
                     if report.outcome == StepOutcome::Ok {
                         report.outcome = StepOutcome::Aborted;
                     }

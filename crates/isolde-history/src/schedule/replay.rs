@@ -65,6 +65,21 @@ pub enum ReplayError {
         /// What is wrong.
         message: String,
     },
+    /// The database does not have what the schedule needs, so that there is nothing to run.
+    Lacks {
+        /// What it does not have.
+        what: String,
+    },
+    /// It ran, and what was seen does not say which versions were read.
+    Unjudged {
+        /// What is missing.
+        why: String,
+    },
+    /// The database could not be reached.
+    Unreachable {
+        /// Its words.
+        why: String,
+    },
 }
 
 impl fmt::Display for ReplayError {
@@ -74,6 +89,9 @@ impl fmt::Display for ReplayError {
                 write!(f, "{} still blocked after the last step: whoever they wait for never ends", txns.join(" and "))
             }
             ReplayError::Value { n, step, message } => write!(f, "step {n}, `{step}`: {message}"),
+            ReplayError::Lacks { what } => write!(f, "there is no {what} here"),
+            ReplayError::Unjudged { why } => write!(f, "cannot be judged: {why}"),
+            ReplayError::Unreachable { why } => write!(f, "cannot be reached: {why}"),
         }
     }
 }
@@ -83,7 +101,8 @@ impl std::error::Error for ReplayError {}
 /// Runs a schedule against a database that holds the schedule's initial state and nothing else.
 ///
 /// # Errors
-/// When a transaction is still blocked after the last step, or a value cannot be worked out.
+/// When a transaction is still blocked after the last step, a value cannot be worked out, or the
+/// database cannot say enough for a verdict.
 pub fn replay(schedule: &Schedule, setting: Setting, database: &mut dyn Database) -> Result<Replay, ReplayError> {
     let mut driver = Driver::new(database, &schedule.txns, setting);
     for step in &schedule.steps {
@@ -98,6 +117,9 @@ pub fn replay(schedule: &Schedule, setting: Setting, database: &mut dyn Database
     }
     let (steps, txns) = driver.into_reports();
     let (history, final_state) = (database.history(), database.final_state());
+    if let Some(why) = database.doubts().into_iter().next() {
+        return Err(ReplayError::Unjudged { why });
+    }
     Ok(Replay { steps, txns, history, final_state, complaints: database.complaints() })
 }
 

@@ -1,0 +1,127 @@
+//! Other databases under the suite, each behind a cargo feature that is off by default.
+//!
+//! ```text
+//!  schedule driver ──► Database = Traced<S> ──► S: Sessions ──► the database's own client
+//!                          │  history, version order              │ values, and the marks of their writers
+//!                          ▼                                      ▼
+//!                       checker                         done, failed, or known to be blocked
+//! ```
+//!
+//! A database seen from outside reports values, not versions. So every write leaves a *mark* beside its
+//! value, its transaction and its number there, and where one statement can both read and write, the row
+//! keeps the whole *trail* of marks, oldest first: a list that is appended to, from which the order of
+//! the versions can be read (as Elle does). A read then names the version that it saw, and the same
+//! checker judges that judges Isolde; nothing is guessed from values.
+//!
+//! To add a database, implement [`Engine`] (its levels, in its own words, and what each promises) and
+//! [`Sessions`]; [`Traced`] does the rest.
+
+#[cfg(any(feature = "redb", feature = "fjall", feature = "surrealmx"))]
+mod embedded;
+#[cfg(feature = "fjall")]
+mod fjall;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redb")]
+mod redb;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod remote;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(feature = "surrealmx")]
+mod surrealmx;
+
+mod mark;
+mod traced;
+
+pub use mark::{Mark, Stored};
+pub use traced::{Answer, Progress, Sessions, Traced};
+
+use crate::engine::Engine;
+
+/// Why there is no such database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoAdapter {
+    /// This build has been made without it.
+    NotBuilt {
+        /// The cargo feature that has it.
+        feature: &'static str,
+    },
+    /// The address is none.
+    Address(String),
+    /// No such database is known.
+    Unknown,
+}
+
+/// What `--db` may name: the word or the beginning of the address, and the feature that has it.
+const NAMES: [(&str, &str); 6] = [
+    ("sqlite", "sqlite"),
+    ("postgres://", "postgres"),
+    ("mysql://", "mysql"),
+    ("redb", "redb"),
+    ("fjall", "fjall"),
+    ("surrealmx", "surrealmx"),
+];
+
+/// The database of this name or address.
+///
+/// # Errors
+/// When there is none, or this build has been made without it.
+pub fn engine(name: &str) -> Result<Box<dyn Engine>, NoAdapter> {
+    match name {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Box::new(sqlite::Sqlite)),
+        #[cfg(feature = "redb")]
+        "redb" => Ok(Box::new(redb::RedbEngine)),
+        #[cfg(feature = "fjall")]
+        "fjall" => Ok(Box::new(fjall::Fjall)),
+        #[cfg(feature = "surrealmx")]
+        "surrealmx" => Ok(Box::new(surrealmx::SurrealMx)),
+        #[cfg(feature = "postgres")]
+        address if address.starts_with("postgres://") => {
+            let engine = postgres::Postgres::new(address).map_err(NoAdapter::Address)?;
+            Ok(Box::new(engine))
+        }
+        #[cfg(feature = "mysql")]
+        address if address.starts_with("mysql://") => {
+            let engine = mysql::MySql::new(address).map_err(NoAdapter::Address)?;
+            Ok(Box::new(engine))
+        }
+        _ => {
+            let known = NAMES.iter().find(|(begins, _)| name.starts_with(begins) || begins.starts_with(name));
+            Err(known.map_or(NoAdapter::Unknown, |(_, feature)| NoAdapter::NotBuilt { feature }))
+        }
+    }
+}
+
+/// What no SQL database here has as one operation. (`for update` is left to each.)
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+fn lacks_beside_sql(operation: &isolde_history::schedule::Operation) -> bool {
+    use isolde_history::schedule::Operation;
+    match operation {
+        Operation::Lock(_) | Operation::Merge { .. } => true,
+        Operation::CompareAndSet { old, new, .. } => old.is_none() || new.is_none(),
+        _ => false,
+    }
+}
+
+impl NoAdapter {
+    /// One line for whoever asked for this name.
+    #[must_use]
+    pub fn words(&self, name: &str) -> String {
+        let names = ["isolde", "control"].into_iter().chain(NAMES.iter().map(|(name, _)| *name));
+        match self {
+            NoAdapter::NotBuilt { feature } => {
+                format!("this build has no `{name}`: build with --features {feature}")
+            }
+            NoAdapter::Address(error) => format!("`{name}` is no address: {error}"),
+            NoAdapter::Unknown => {
+                let suggestion = crate::suggest::closest(name, names.clone());
+                let hint = suggestion.map_or(String::new(), |close| format!("; did you mean `{close}`?"));
+                format!("there is no database `{name}`{hint} ({})", names.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
