@@ -34,6 +34,7 @@ fn sources() -> Vec<(String, String)> {
 fn arrows() -> BTreeMap<String, Vec<String>> {
     let manifests = [
         "crates/isolde",
+        "crates/isolde-cli",
         "crates/isolde-history",
         "crates/isolde-locks",
         "crates/isolde-mvcc",
@@ -68,6 +69,7 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
         ("isolde-history", &["isolde-types"][..]),
         ("isolde-wal", &["isolde-types"][..]),
         ("isolde", &["isolde-history", "isolde-locks", "isolde-mvcc", "isolde-types", "isolde-wal"][..]),
+        ("isolde-cli", &["isolde", "isolde-wal"][..]),
         ("isolde-tests", &["isolde", "isolde-history", "isolde-types", "isolde-wal"][..]),
         ("anomaly-suite", &["isolde", "isolde-history", "isolde-types"][..]),
         ("isolde-bench", &["isolde", "isolde-history", "isolde-types"][..]),

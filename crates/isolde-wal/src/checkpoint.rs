@@ -32,6 +32,11 @@ pub fn partition_name(checkpoint: u64, partition: usize) -> String {
     format!("ckpt-{checkpoint:016x}-{partition:06x}")
 }
 
+/// The names of the files of the manifest's checkpoint.
+pub(crate) fn partition_names(manifest: &Manifest) -> impl Iterator<Item = String> + '_ {
+    (0..manifest.partitions.len()).map(|part| partition_name(manifest.checkpoint, part))
+}
+
 /// The number of the checkpoint that a file belongs to, if its name is that of a partition.
 pub(crate) fn checkpoint_number(name: &str) -> Option<u64> {
     let (number, partition) = name.strip_prefix("ckpt-")?.split_once('-')?;
@@ -243,7 +248,8 @@ pub(crate) fn on_threads(threads: usize, work: impl Fn() -> Result<()> + Sync) -
     })
 }
 
-fn load_partition(
+/// Reads one partition; gives each row, and how many bytes were read.
+pub(crate) fn load_partition(
     vfs: &dyn Vfs,
     manifest: &Manifest,
     index: usize,

@@ -33,7 +33,7 @@ use crate::segments::{Segments, segment_name, segment_number, spare_number};
 use crate::vfs::{OpenMode, Vfs, read_file, write_all_at};
 use crate::writer::Writer;
 
-const NEW_SEGMENT: &str = "new-log";
+pub(crate) const NEW_SEGMENT: &str = "new-log";
 /// Segments are read whole; a larger one was never written.
 const SEGMENT_LIMIT: u64 = 16 << 30;
 
@@ -234,7 +234,7 @@ pub fn write_backup(vfs: &Arc<dyn Vfs>, source: &mut dyn Source) -> Result<()> {
 }
 
 /// Without a manifest there must be nothing, or what a creation left that was cut off.
-fn refuse_others(vfs: &dyn Vfs, dir: &Arc<str>, names: &[String], config: &OpenConfig) -> Result<()> {
+pub(crate) fn refuse_others(vfs: &dyn Vfs, dir: &Arc<str>, names: &[String], config: &OpenConfig) -> Result<()> {
     let refuse = |what| Err(WalError::NotADatabase { dir: Arc::clone(dir), what });
     let ours = |name: &str| {
         name == LOCK_FILE
@@ -300,18 +300,19 @@ impl Recovered {
     }
 }
 
-struct SegmentFile {
-    number: u64,
-    header: SegmentHeader,
+/// A segment of the log that has a header.
+pub(crate) struct LoggedSegment {
+    pub number: u64,
+    pub header: SegmentHeader,
 }
 
 /// The segments from the one on that the manifest names, with their headers, which were on disk before
 /// the segments had their names.
-fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<SegmentFile>> {
+pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<LoggedSegment>> {
     let mut numbers: Vec<u64> =
         names.iter().filter_map(|name| segment_number(name)).filter(|number| *number >= manifest.replay_from).collect();
     numbers.sort_unstable();
-    let mut chain: Vec<SegmentFile> = Vec::new();
+    let mut chain: Vec<LoggedSegment> = Vec::new();
     for (index, number) in numbers.iter().copied().enumerate() {
         let name = segment_name(number);
         let expected = manifest.replay_from + index as u64;
@@ -330,7 +331,7 @@ fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<Seg
             (Some(header), Some(previous)) if header.start != previous.lsn(previous.size) => {
                 return Err(WalError::corrupt(&name, 0, "it does not follow the segment before it"));
             }
-            (Some(header), _) => chain.push(SegmentFile { number, header }),
+            (Some(header), _) => chain.push(LoggedSegment { number, header }),
             (None, _) => return Err(WalError::corrupt(&name, 0, "its header is damaged")),
         }
     }
@@ -363,10 +364,10 @@ fn recover(
     let mut backlog = 0;
     let epoch = chain.iter().map(|segment| segment.header.epoch).max().unwrap_or(0).max(manifest.epoch);
     let mut next = SegmentHeader { epoch, size: config.segment_bytes, ..Recovered::nothing(config).next };
-    for (index, SegmentFile { number, header }) in chain.iter().enumerate() {
+    for (index, logged) in chain.iter().enumerate() {
+        let LoggedSegment { number, header } = logged;
         let name = segment_name(*number);
-        let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
-        let bytes = read_file(&*file, SEGMENT_LIMIT.min(header.size)).map_err(WalError::io("reading", &name))?;
+        let bytes = read_segment(&**vfs, logged)?;
         let following = chain.get(index + 1).map(|following| following.header);
         let segment = SegmentBytes { name: &name, header: *header, bytes: &bytes };
         let scanned = segment.scan(following.map(|following| following.previous_end), manifest.log_end)?;
@@ -413,20 +414,29 @@ fn recover(
     Ok(Recovered { last, closed, next, unproven, backlog })
 }
 
+pub(crate) fn read_segment(vfs: &dyn Vfs, segment: &LoggedSegment) -> Result<Vec<u8>> {
+    let name = segment_name(segment.number);
+    let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
+    let size = segment.header.size;
+    read_file(&*file, SEGMENT_LIMIT.min(size)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => WalError::corrupt(&name, size, "it is longer than its header says"),
+        _ => WalError::io("reading", &name)(error),
+    })
+}
+
 fn needed(unproven: &[(Ts, u32, Vec<u8>)]) -> u64 {
     let records: usize = unproven.iter().map(|(_, _, body)| RECORD_HEADER + body.len()).sum();
     (records as u64 + 3 * BLOCK).next_multiple_of(BLOCK)
 }
 
-fn total_bytes(vfs: &dyn Vfs, manifest: &Manifest, chain: &[SegmentFile]) -> u64 {
+fn total_bytes(vfs: &dyn Vfs, manifest: &Manifest, chain: &[LoggedSegment]) -> u64 {
     let len = |name: &str| vfs.open(name, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0);
-    let partitions = (0..manifest.partitions.len()).map(|part| checkpoint::partition_name(manifest.checkpoint, part));
     let segments = chain.iter().map(|segment| segment_name(segment.number));
-    partitions.chain(segments).map(|name| len(&name)).sum()
+    checkpoint::partition_names(manifest).chain(segments).map(|name| len(&name)).sum()
 }
 
 /// Redoes commits, each key on one thread, so that its changes come in their order.
-fn redo_records(
+pub(crate) fn redo_records(
     segment: &SegmentBytes<'_>,
     commits: &[&Found],
     manifest: &Manifest,

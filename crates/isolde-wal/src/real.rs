@@ -35,6 +35,27 @@ impl RealFs {
         }
         Ok(RealFs { path: path.to_path_buf(), dir: File::open(path)? })
     }
+
+    /// Keeps others from opening the directory's database, until the guard is dropped, without writing
+    /// anything; others may do the same at the same time. `None` if somebody has it open. (One whose lock
+    /// file is missing nobody has open.)
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn try_lock_to_read(&self) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let file = match options.open(self.path.join(LOCK_FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Box::new(()))),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Box::new(Lock(file)))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 impl Vfs for RealFs {
@@ -72,7 +93,7 @@ impl Vfs for RealFs {
         options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let file = options.open(self.path.join(LOCK_FILE))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
+            Ok(()) => Ok(Some(Box::new(Lock(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -80,6 +101,17 @@ impl Vfs for RealFs {
 
     fn describe(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// Gives the lock back itself: closing the file would leave it to a child process that was just forked and
+/// has not got rid of its copy of the file yet.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it does the same, if somewhat later.
+        let _ = self.0.unlock();
     }
 }
 

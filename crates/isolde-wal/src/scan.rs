@@ -134,6 +134,18 @@ impl SegmentBytes<'_> {
         None
     }
 
+    /// Whether records of this segment stand after `end` where the scan ended: parts of batches that a
+    /// power cut caught. Such a part whose every header is gone leaves no trace.
+    pub fn is_torn_after(&self, end: Lsn) -> bool {
+        let mut at = self.block_after(end);
+        let mut torn = self.header_at(end).is_some();
+        while !torn && at.0 < self.header.start.0.saturating_add(self.bytes.len() as u64) {
+            torn = self.header_at(at).is_some();
+            at = Lsn(at.0 + BLOCK);
+        }
+        torn
+    }
+
     fn corrupt(&self, at: Lsn, what: &'static str) -> WalError {
         WalError::corrupt(self.name, at.0.saturating_sub(self.header.start.0), what)
     }
