@@ -41,6 +41,7 @@ pub mod explore;
 pub mod fuzz;
 pub mod hazards;
 mod isolde;
+pub mod mixed;
 mod numbers;
 mod perform;
 pub mod prove;

@@ -5,6 +5,7 @@ pub mod explain;
 pub mod exploration;
 pub mod json;
 pub mod markdown;
+pub mod mixed;
 pub mod proof;
 pub mod show;
 pub mod table;

@@ -10,6 +10,7 @@ use isolde_types::{Anomaly, Key, escape_key};
 use super::{Invariant, Order, Run};
 use crate::check;
 use crate::schedule::{Replay, StepReport, TxnOutcome};
+use crate::seen::who_sees;
 
 /// What one schedule came to, as far as programs can tell: what each read, how each ended, and what is in
 /// the database.
@@ -42,6 +43,9 @@ pub struct Survey {
     pub outcomes: BTreeMap<Outcome, Shown>,
     /// The anomalies.
     pub anomalies: BTreeMap<Anomaly, Shown>,
+    /// The anomalies that a transaction sees, by its name: where its own level lets it, or where nobody's
+    /// does and a promise is broken.
+    pub seen: BTreeMap<(String, Anomaly), Shown>,
     /// What breaks a promise, by what is broken; contradictions in the records, too.
     pub faults: BTreeMap<String, Shown>,
     /// Final states that break the invariant.
@@ -64,6 +68,11 @@ impl Survey {
         }
         count(&mut self.outcomes, outcome, run.order, String::new);
         let report = check(&replay.history);
+        if !report.findings.is_empty() {
+            for (seen, finding) in who_sees(&replay.history) {
+                count(&mut self.seen, seen, run.order, || finding.words);
+            }
+        }
         for finding in report.findings {
             count(&mut self.anomalies, finding.anomaly, run.order, || finding.words);
         }

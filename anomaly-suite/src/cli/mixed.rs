@@ -1,0 +1,39 @@
+//! `anomaly-suite mixed`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use isolde_history::schedule::Setting;
+
+use super::{RunFormat, Usage, Verdict, engine, print};
+use crate::mixed::mixed;
+use crate::report::{self, Colour, Style};
+
+#[derive(Args, Debug)]
+pub(super) struct MixedArgs {
+    /// How to print; Markdown is the document docs/mixed-levels.md.
+    #[arg(long, value_enum, default_value_t)]
+    format: RunFormat,
+    /// Write to this file instead of the terminal.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The database: isolde, or control.
+    #[arg(long, default_value = "isolde")]
+    db: String,
+}
+
+pub(super) fn run(args: &MixedArgs, style: Style) -> Result<Verdict, Usage> {
+    let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
+    let all: Vec<Setting> = Setting::all().collect();
+    let bar = ProgressBar::new((all.len() * all.len()) as u64);
+    let contract = mixed(engine(&args.db)?, &all, |done, _| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let text = match args.format {
+        RunFormat::Table => report::mixed::table(&contract, style),
+        RunFormat::Json => report::mixed::json(&contract),
+        RunFormat::Markdown => report::mixed::markdown(&contract),
+    };
+    print(&text, args.out.as_deref())?;
+    Ok(if contract.is_kept() { Verdict::AsDeclared } else { Verdict::Violation })
+}
