@@ -21,12 +21,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fastrand::Rng;
 use isolde_history::explore::{Programs, Shown};
 use isolde_history::schedule::{NotationError, ReplayError, Schedule, Setting};
 use isolde_types::Anomaly;
 
 use crate::engine::Engine;
 use crate::explore::{Exploration, Exploring, survey};
+use crate::prove::small_pairs;
 
 /// The programs: two transactions each, T1 and T2. Each shows at least one anomaly where nothing prevents it.
 pub const PROGRAMS: [(&str, &str); 14] = [
@@ -67,6 +69,8 @@ pub const OF_TWO: [Anomaly; 11] = [
 pub struct Contract {
     /// How many schedules of each of the programs, in their order.
     pub schedules: Vec<u64>,
+    /// How many small programs of the sample beside them, and how many schedules of those.
+    pub sampled: (usize, u64),
     /// One for each ordered pair, by the side, then by what is beside it, in the order of the matrix.
     pub cells: Vec<Cell>,
 }
@@ -87,7 +91,7 @@ pub struct Cell {
 /// A schedule that shows an anomaly to a side.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Witness {
-    /// The name of the programs.
+    /// The name of the programs, or that they are of the sample.
     pub programs: &'static str,
     /// Which of the two transactions is the side.
     pub txn: String,
@@ -95,6 +99,20 @@ pub struct Witness {
     pub schedule: Schedule,
     /// Why, in words.
     pub words: String,
+}
+
+/// Small programs beside [`PROGRAMS`], from all those of the [`proof`](crate::prove), by a seed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// How many pairs of them.
+    pub pairs: usize,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Sample {
+    /// None.
+    pub const NONE: Sample = Sample { pairs: 0, seed: 1 };
 }
 
 /// Why there is no contract.
@@ -118,6 +136,12 @@ impl Contract {
         self.cells.iter().find(|cell| (cell.side, cell.beside) == (side, beside))
     }
 
+    /// How many schedules in all.
+    #[must_use]
+    pub fn explored(&self) -> u64 {
+        self.schedules.iter().sum::<u64>() + self.sampled.1
+    }
+
     /// Whether every transaction got its own level's promise, whatever was beside it.
     #[must_use]
     pub fn is_kept(&self) -> bool {
@@ -137,7 +161,7 @@ pub fn permitted(setting: Setting) -> impl Iterator<Item = Anomaly> {
     OF_TWO.into_iter().filter(|anomaly| !forbidden.contains(anomaly))
 }
 
-/// Explores all programs at every ordered pair of `settings`; tells `progress` how many of how many pairs
+/// Explores all programs and a sample at every ordered pair of `settings`; tells `progress` how many of how many pairs
 /// are done.
 ///
 /// # Errors
@@ -145,20 +169,35 @@ pub fn permitted(setting: Setting) -> impl Iterator<Item = Anomaly> {
 pub fn mixed(
     engine: &dyn Engine,
     settings: &[Setting],
+    sample: Sample,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Contract, MixedError> {
-    let programs = programs()?;
+    let (programs, sampled) = (programs()?, sampled(sample));
     let pairs = || settings.iter().flat_map(|side| settings.iter().map(|beside| (*side, *beside)));
-    let mut contract = Contract { schedules: vec![0; programs.len()], cells: pairs().map(Cell::new).collect() };
+    let cells = pairs().map(Cell::new).collect();
+    let mut contract = Contract { schedules: vec![0; programs.len()], sampled: (sampled.len(), 0), cells };
     for (done, (one, other)) in pairs().enumerate() {
         progress(done, contract.cells.len());
+        let explore = |programs: &Programs| survey(engine, programs, &[one, other], &Exploring::default(), |_| ());
         for (number, (name, programs)) in programs.iter().enumerate() {
-            let exploration = survey(engine, programs, &[one, other], &Exploring::default(), |_| ())?;
+            let exploration = explore(programs)?;
             contract.schedules[number] += exploration.explored.schedules;
             contract.add(name, [one, other], &exploration);
         }
+        for programs in &sampled {
+            let exploration = explore(programs)?;
+            contract.sampled.1 += exploration.explored.schedules;
+            contract.add("of the sample", [one, other], &exploration);
+        }
     }
     Ok(contract)
+}
+
+/// Any pair may come, and one may come twice: there are tens of thousands.
+fn sampled(sample: Sample) -> Vec<Programs> {
+    let mut rng = Rng::with_seed(sample.seed);
+    let all: Vec<Programs> = if sample.pairs > 0 { small_pairs().collect() } else { Vec::new() };
+    (0..sample.pairs).filter_map(|_| rng.choice(&all).cloned()).collect()
 }
 
 fn programs() -> Result<Vec<(&'static str, Programs)>, MixedError> {

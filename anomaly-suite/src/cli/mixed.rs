@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use isolde_history::schedule::Setting;
 
 use super::{RunFormat, Usage, Verdict, engine, print};
-use crate::mixed::mixed;
+use crate::mixed::{Sample, mixed};
 use crate::report::{self, Colour, Style};
 
 #[derive(Args, Debug)]
@@ -18,6 +18,12 @@ pub(super) struct MixedArgs {
     /// Write to this file instead of the terminal.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Explore this many of the small programs of `prove`, too.
+    #[arg(long, default_value_t = 0)]
+    sample: usize,
+    /// The seed of the sample.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// The database: isolde, or control.
     #[arg(long, default_value = "isolde")]
     db: String,
@@ -27,7 +33,8 @@ pub(super) fn run(args: &MixedArgs, style: Style) -> Result<Verdict, Usage> {
     let style = if args.out.is_some() { Style { colour: Colour::Plain, ..style } } else { style };
     let all: Vec<Setting> = Setting::all().collect();
     let bar = ProgressBar::new((all.len() * all.len()) as u64);
-    let contract = mixed(engine(&args.db)?, &all, |done, _| bar.set_position(done as u64))?;
+    let sample = Sample { pairs: args.sample, seed: args.seed };
+    let contract = mixed(engine(&args.db)?, &all, sample, |done, _| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     let text = match args.format {
         RunFormat::Table => report::mixed::table(&contract, style),

@@ -40,11 +40,15 @@ fn summary(contract: &Contract) -> String {
         0 => "each transaction got its own level's promise, whatever was beside it".to_owned(),
         _ => format!("a promise is BROKEN in {broken} of them"),
     };
+    let sample = match contract.sampled.0 {
+        0 => String::new(),
+        pairs => format!(" and {pairs} of a sample"),
+    };
     format!(
-        "{} ordered pairs of levels and modes, {} pairs of programs, {} schedules: {came}.",
+        "{} ordered pairs of levels and modes, {} pairs of programs{sample}, {} schedules: {came}.",
         contract.cells.len(),
         contract.schedules.len(),
-        contract.schedules.iter().sum::<u64>()
+        contract.explored()
     )
 }
 
@@ -98,13 +102,18 @@ pair by pair, as every interleaving of small programs on the real engine shows i
 const MEANING: &str = "
 ## What \"sees\" means
 
-The history of a run is a graph: T1 ──ww──► T2 where T2 overwrote T1, T1 ──wr──► T2 where T2 read what T1
-wrote, T1 ──rw──► T2 where T2 overwrote, or put into a scanned span, what T1 had read otherwise. An anomaly
-is a cycle; its class depends on the edges. Each edge *obliges* somebody: wr and rw the reader, ww both. It
-*counts* if the level of the one that it obliges does not let it be part of a cycle: ww always, wr from read
-committed up, rw on items at repeatable read and serializable, rw on predicates at serializable (Adya's
-mixing-correct graph). At snapshot two rules stand in for rw: all reads are of one state, and nobody else
-wrote a key since that this transaction wrote.
+The history of a run is a graph of its committed transactions:
+
+- T1 ──ww──► T2: T2 wrote the next version of a key after T1's;
+- T1 ──wr──► T2: T2 read a version that T1 wrote;
+- T1 ──rw──► T2: T1 read a version of a key, and T2 wrote the next one (rw on an item); or T1 scanned a span,
+  and T2 put a key into it or took one out of it (rw on a predicate).
+
+An anomaly is a cycle; its class depends on the edges. Each edge *obliges* somebody: wr and rw the reader, ww
+both. It *counts* if the level of the one that it obliges does not let it be part of a cycle: ww always, wr
+from read committed up, rw on items at repeatable read and serializable, rw on predicates at serializable
+(Adya's mixing-correct graph). At snapshot rw does not count, and two rules stand in for it: all reads are of
+one state, and no key that the transaction wrote was written by anybody else since that state.
 
 A side **sees** an anomaly if in some interleaving it commits, and
 
@@ -112,7 +121,7 @@ A side **sees** an anomaly if in some interleaving it commits, and
 - all edges of a cycle of that class through this side count: a promise is broken, and both see it; or
 - it read a write that was undone (G1a) or that its writer corrected (G1b), a version of the other and then
   an older one of another key that the other also wrote (OTV), or not its own write; or
-- it overwrote, having read what was there before, what the other, having read the same, wrote since (P4).
+- both read one version of a key and both wrote the key, and this side wrote last (P4).
 
 What is forbidden to a side is judged apart from this, by the checker's rules for mixed histories and by what
 the level and mode promise (`Isolation::guarantees`).
@@ -124,8 +133,9 @@ What it does not mean:
 
 - A level guards what a transaction *sees*, not what others *write*. If a transaction at read committed breaks
   an invariant by a write skew, the broken state is there, and a serializable one that comes later reads it.
-- A lost update is seen by the one that overwrites. Whose update is lost may be at any level; it was there, and
-  was then overwritten by somebody whose level let them do so unread. Whoever updates has to ask for more.
+- A lost update is seen by the one that overwrites. The one whose update is lost may be at any level: its level
+  cannot stop somebody later from overwriting unread. So every transaction that updates the key has to ask for
+  more, not one of them.
 - A transaction that is aborted sees nothing here; what it had read is void.
 ";
 
@@ -255,17 +265,24 @@ fn examples(text: &mut String, contract: &Contract) {
 
 fn explored(text: &mut String, contract: &Contract) {
     let head = format!(
-        "Two transactions a time, each side in each part, every interleaving of their steps (`begin` is a step of its own \
-         where it takes a snapshot; of schedules that differ only in the order of steps that nobody can tell apart, one is \
-         run). {} schedules in all. This is a proof for these programs; more transactions, and more programs at one level, \
-         are what `anomaly-suite prove` and `anomaly-suite fuzz` are for.",
+        "Two transactions at a time, each side in each part, every interleaving of their steps: {} schedules. \
+         (`begin` is a step of its own where it takes a snapshot; of schedules that differ only in the order of \
+         steps that nobody can tell apart, one is run.) Without control, these programs show every anomaly of two.",
         contract.schedules.iter().sum::<u64>()
     );
+    let rest = "This is a proof for these programs, and no more than evidence for others. `anomaly-suite mixed --sample N \
+                --seed S` explores N of the small programs of `anomaly-suite prove` beside them, at all pairs of levels; \
+                the test holds that a few of them add nothing to the table. `prove` explores all of them at one level, \
+                `fuzz` runs more transactions at mixed levels at random.";
     let _ = write!(text, "\n## What was explored\n\n{}\n| programs | schedules |\n| --- | --- |\n", wrap(&head, ""));
     for ((name, program), schedules) in PROGRAMS.iter().zip(&contract.schedules) {
         let lines: Vec<&str> = program.lines().collect();
         let _ = writeln!(text, "| {name}: `{}` | {schedules} |", lines.join("; "));
     }
+    if contract.sampled.0 > 0 {
+        let _ = writeln!(text, "| {} of the sample | {} |", contract.sampled.0, contract.sampled.1);
+    }
+    let _ = write!(text, "\n{}", wrap(rest, ""));
 }
 
 // --- JSON ------------------------------------------------------------------------------------------
@@ -275,6 +292,7 @@ struct Document<'c> {
     schema: u32,
     kept: bool,
     schedules: u64,
+    sampled: usize,
     programs: Vec<ProgramsDoc>,
     cells: Vec<CellDoc<'c>>,
 }
@@ -322,7 +340,8 @@ pub fn json(contract: &Contract) -> String {
     let document = Document {
         schema: 1,
         kept: contract.is_kept(),
-        schedules: contract.schedules.iter().sum(),
+        schedules: contract.explored(),
+        sampled: contract.sampled.0,
         programs: programs.collect(),
         cells: contract.cells.iter().map(cell_doc).collect(),
     };
