@@ -11,6 +11,7 @@
 mod advise;
 mod explore;
 mod fuzz;
+mod mixed;
 mod prove;
 mod report;
 
@@ -68,6 +69,8 @@ enum Command {
     Advise(advise::AdviseArgs),
     /// The levels, proved on all small programs: nothing forbidden is shown, everything else is.
     Prove(prove::ProveArgs),
+    /// What each side sees where levels are mixed: every ordered pair of level and mode.
+    Mixed(mixed::MixedArgs),
     /// Random concurrent transactions, checked; what fails is shrunk to a schedule.
     Fuzz(fuzz::FuzzArgs),
     /// Judge histories of any database: our JSON lines, Jepsen's EDN and JSON, register text.
@@ -305,6 +308,7 @@ fn run(cli: Cli) -> Result<Verdict, Usage> {
         Command::Explore(args) => explore::run(&args, style),
         Command::Advise(args) => advise::run(&args, style),
         Command::Prove(args) => prove::run(&args, style),
+        Command::Mixed(args) => mixed::run(&args, style),
         Command::Fuzz(args) => fuzz::run(&args, style),
         Command::Check(args) => run_check(&args, style),
     }

@@ -43,6 +43,7 @@ pub mod explore;
 pub mod fuzz;
 pub mod hazards;
 mod isolde;
+pub mod mixed;
 mod names;
 mod numbers;
 mod perform;

@@ -7,6 +7,7 @@ pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;
+pub mod mixed;
 mod narrate;
 pub mod proof;
 pub mod show;

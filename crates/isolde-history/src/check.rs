@@ -238,7 +238,7 @@ fn find_vanishing(resolved: &Resolved<'_>, findings: &mut Findings) {
     }
 }
 
-fn vanishing(resolved: &Resolved<'_>, reader: usize, txn: &Txn<'_>) -> Option<Finding> {
+pub(crate) fn vanishing(resolved: &Resolved<'_>, reader: usize, txn: &Txn<'_>) -> Option<Finding> {
     let mut seen: Vec<(usize, usize)> = Vec::new();
     let mut known = HashSet::new();
     for read in &txn.reads {

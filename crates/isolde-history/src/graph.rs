@@ -239,6 +239,15 @@ pub(crate) fn obliges(resolved: &Resolved<'_>, edge: &RawEdge) -> bool {
     }
 }
 
+/// Whom an edge obliges: the reader, the later one in real time, and both who wrote a key.
+pub(crate) fn is_obliged(edge: &RawEdge, txn: usize) -> bool {
+    match edge.kind {
+        EdgeKind::Ww => txn == edge.from || txn == edge.to,
+        EdgeKind::Wr | EdgeKind::Realtime => txn == edge.to,
+        EdgeKind::RwItem | EdgeKind::RwPredicate => txn == edge.from,
+    }
+}
+
 /// Whether a transaction ended before another began.
 pub(crate) fn precedes(resolved: &Resolved<'_>, first: usize, second: usize) -> bool {
     let (a, b) = (&resolved.txns[first], &resolved.txns[second]);

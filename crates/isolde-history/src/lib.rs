@@ -20,6 +20,7 @@ pub mod oracle;
 mod resolve;
 mod scc;
 pub mod schedule;
+mod seen;
 
 pub use check::{Edge, Finding, Report, Violation, check};
 pub use graph::EdgeKind;

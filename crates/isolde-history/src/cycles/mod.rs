@@ -195,6 +195,28 @@ fn in_small_group(
     found
 }
 
+/// The smallest cycle of each class among those that take an edge. All cycles are looked at: for small
+/// groups.
+pub(crate) fn through(
+    graph: &Graph,
+    resolved: &Resolved<'_>,
+    group: &[usize],
+    edge: &RawEdge,
+    counts: &dyn Fn(&RawEdge) -> bool,
+) -> Vec<Found> {
+    let others = group.iter().copied().filter(|txn| *txn != edge.from);
+    let group: Vec<usize> = std::iter::once(edge.from).chain(others).collect();
+    let mut kinds = kinds_between(graph, resolved, &group, counts);
+    // Whoever goes round from there goes over this edge.
+    kinds.retain(|(from, _), _| *from != edge.from);
+    kinds.insert((edge.from, edge.to), bit(edge.kind));
+    let mut best = HashMap::new();
+    Walk { group: &group, kinds: &kinds, best: &mut best, path: vec![edge.from] }.from(0);
+    let mut found: Vec<Found> = best.into_values().collect();
+    found.sort_by_key(|found| found.anomaly);
+    found
+}
+
 /// All simple cycles whose smallest member is the one that the walk starts from. The depth is at most
 /// the size of a small group.
 struct Walk<'w> {

@@ -9,7 +9,9 @@ use isolde_types::{Anomaly, Key, escape_key};
 
 use super::{Invariant, Order, Run};
 use crate::check;
+use crate::model::{Event, ReadKind};
 use crate::schedule::{Replay, StepReport, TxnOutcome};
+use crate::seen::who_sees;
 
 /// What one schedule came to, as far as programs can tell: what each read, how each ended, and what is in
 /// the database.
@@ -42,6 +44,9 @@ pub struct Survey {
     pub outcomes: BTreeMap<Outcome, Shown>,
     /// The anomalies.
     pub anomalies: BTreeMap<Anomaly, Shown>,
+    /// The anomalies that a transaction sees, by its name: where its own level lets it, or where nobody's
+    /// does and a promise is broken.
+    pub seen: BTreeMap<(String, Anomaly), Shown>,
     /// What breaks a promise, by what is broken; contradictions in the records, too.
     pub faults: BTreeMap<String, Shown>,
     /// Final states that break the invariant.
@@ -64,17 +69,33 @@ impl Survey {
         }
         count(&mut self.outcomes, outcome, run.order, String::new);
         let report = check(&replay.history);
+        if !report.findings.is_empty() {
+            for (seen, finding) in who_sees(&replay.history) {
+                count(&mut self.seen, seen, run.order, || finding.words);
+            }
+        }
         for finding in report.findings {
             count(&mut self.anomalies, finding.anomaly, run.order, || finding.words);
         }
-        let complaints =
-            report.complaints.iter().chain(&replay.complaints).map(|words| ("contradiction".to_owned(), words));
+        let untracked = untracked(replay);
+        let complaints = report.complaints.iter().chain(&replay.complaints).chain(&untracked);
+        let complaints = complaints.map(|words| ("contradiction".to_owned(), words));
         let violations =
             report.violations.iter().map(|violation| (violation.anomaly.code().to_owned(), &violation.words));
         for (what, words) in complaints.chain(violations) {
             count(&mut self.faults, what, run.order, || words.clone());
         }
     }
+}
+
+/// A read that makes no edges is judged by nothing. No operation of a program asks for one, so a record of
+/// one hides what was read.
+fn untracked(replay: &Replay) -> Option<String> {
+    let is_untracked = |event: &&Event| {
+        matches!(event, Event::Read { kind: ReadKind::Untracked, .. } | Event::Scan { kind: ReadKind::Untracked, .. })
+    };
+    let event = replay.history.events.iter().find(is_untracked)?;
+    Some(format!("a read is recorded as untracked, which no operation asked for: {event:?}"))
 }
 
 /// Fewest changes first, then earlier transactions first.
