@@ -411,7 +411,10 @@ impl Log {
             count(&self.counts.batches, 1);
             writer.append(records)?;
         }
-        if sync && !mutant!("acknowledged-before-sync") {
+        if sync && mutant!("acknowledged-before-sync") {
+            return Ok(0);
+        }
+        if sync {
             count(&self.counts.syncs, 1);
             writer.sync()?;
         }
@@ -489,7 +492,8 @@ impl Log {
         }
         drop(cause);
         if mutant!("no-poison-after-error") {
-            self.queue.lock().leading = false;
+            let mut queue = self.queue.lock();
+            (queue.leading, queue.unsynced) = (false, 0);
             return;
         }
         let mut queue = self.queue.lock();
