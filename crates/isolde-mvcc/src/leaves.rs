@@ -31,7 +31,7 @@ use crate::record::{PREFIX_BYTES, ReadAt, Record, prefix};
 /// How many records a leaf holds at most.
 const LEAF_RECORDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
 
-struct Leaf<C> {
+pub(crate) struct Leaf<C> {
     low: Key,
     inside: RwLock<Inside<C>>,
 }
@@ -109,7 +109,19 @@ impl<C: RecordCell> Leaves<C> {
 
     /// Links a record, unless it was sealed meanwhile. Idempotent; in place of a sealed one.
     pub fn link(&self, record: &Arc<Record<C>>) {
-        let mut leaf = self.at_fence(Bound::Included(&record.key()[..]));
+        self.link_from(self.at_fence(Bound::Included(&record.key()[..])), record);
+    }
+
+    /// The same for records in key order: begins where the last one was linked, which saves the search.
+    pub fn link_after(&self, record: &Arc<Record<C>>, near: &mut Option<Arc<Leaf<C>>>) {
+        let before = near.take().filter(|leaf| leaf.low <= *record.key());
+        let leaf = before.unwrap_or_else(|| self.at_fence(Bound::Included(&record.key()[..])));
+        *near = Some(self.link_from(leaf, record));
+    }
+
+    /// Begins at a leaf that is not right of the record's, and gives that which it was linked into, or one
+    /// left of it.
+    fn link_from(&self, mut leaf: Arc<Leaf<C>>, record: &Arc<Record<C>>) -> Arc<Leaf<C>> {
         loop {
             let inside = leaf.inside.write();
             if inside.dead {
@@ -122,7 +134,7 @@ impl<C: RecordCell> Leaves<C> {
             } else {
                 self.link_into(inside, record);
                 record.set_linked();
-                return;
+                return leaf;
             }
         }
     }

@@ -48,6 +48,14 @@ impl<C: RecordCell> Points<C> {
         Arc::clone(entry.or_insert_with(|| Arc::new(make())).get())
     }
 
+    /// Makes room for so many records, spread over the shards.
+    pub fn reserve(&self, records: usize) {
+        let share = records / SHARDS + records / SHARDS / 8;
+        for shard in &self.shards {
+            shard.write().reserve(share, |record| record.hash());
+        }
+    }
+
     /// Takes this very record out; `false` if it was gone.
     pub fn remove(&self, record: &Arc<Record<C>>) -> bool {
         let mut shard = self.shard(record.hash()).write();

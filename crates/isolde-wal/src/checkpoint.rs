@@ -262,6 +262,7 @@ pub(crate) fn load_partition(
     let len = file.len().map_err(WalError::io("measuring", &name))?;
     let mut reader = BlockReader { file: &*file, name: &name, len, at: 0, block: Vec::new(), blocks: 0 };
     let mut rows = 0_u64;
+    let mut take = redo.rows();
     loop {
         let before = reader.at;
         let seed = seed(manifest.database, manifest.checkpoint, index, reader.blocks);
@@ -271,7 +272,7 @@ pub(crate) fn load_partition(
         let mut fields = Fields(&reader.block);
         for _ in 0..block_rows {
             let (key, value) = read_row(&mut fields).ok_or_else(|| reader.corrupt(before, "a row makes no sense"))?;
-            redo.apply(key, Some(value), partition.ts);
+            take(key, value, partition.ts);
         }
         if !fields.0.is_empty() {
             return Err(reader.corrupt(before, "bytes are left after its rows"));

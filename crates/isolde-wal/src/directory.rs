@@ -68,10 +68,23 @@ impl Default for OpenConfig {
     }
 }
 
+/// Takes a key, its value, and the time as of which it has it.
+pub type Rows<'r> = Box<dyn FnMut(&[u8], &[u8], Ts) + 'r>;
+
 /// Takes what is recovered. Called from several threads at once; the changes of one key in their order.
 pub trait Redo: Sync {
     /// At `ts`, `key` had this value, or none.
     fn apply(&self, key: &[u8], value: Option<&[u8]>, ts: Ts);
+
+    /// So many rows are about to come from a checkpoint.
+    fn expect(&self, rows: u64) {
+        let _ = rows;
+    }
+
+    /// Takes the rows of one partition of a checkpoint, in key order, on one thread.
+    fn rows(&self) -> Rows<'_> {
+        Box::new(|key, value, ts| self.apply(key, Some(value), ts))
+    }
 
     /// So many bytes of so many are done.
     fn progress(&self, done: u64, total: u64) {
@@ -355,6 +368,9 @@ fn recover(
         let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         redo.progress(done.min(total), total);
     };
+    // A row takes two bytes at least: what a manifest says is not believed beyond that.
+    let rows = manifest.partitions.iter().fold(0_u64, |rows, partition| rows.saturating_add(partition.rows));
+    redo.expect(rows.min(total / 2));
     checkpoint::load(&**vfs, manifest, config.threads, redo, &progress)?;
 
     let mut last = manifest.checkpoint_ts();

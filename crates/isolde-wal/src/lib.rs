@@ -18,7 +18,7 @@ pub mod vfs;
 mod writer;
 
 pub use checkpoint::{CheckpointConfig, Enough, Source, TakeRow, checkpoint, partition_name};
-pub use directory::{Directory, OpenConfig, Opened, Redo, open, write_backup};
+pub use directory::{Directory, OpenConfig, Opened, Redo, Rows, open, write_backup};
 pub use error::{Result, WalError};
 pub use format::{BLOCK, Lsn, RecordHeader, RecordKind, SegmentHeader, VERSION};
 pub use inspect::{Inspection, PartitionReport, SegmentReport, Tail, inspect};

@@ -10,7 +10,7 @@ use isolde_locks::{Deadlocks, LockCell, LockConfig, Victim};
 use isolde_mvcc::Store;
 use isolde_types::sync::Arc;
 use isolde_types::{Clock, Isolation, Mode, SystemClock, Ts};
-use isolde_wal::{BLOCK, CheckpointConfig, OpenConfig, Opened, RealFs, Redo, Vfs, WriteBehind};
+use isolde_wal::{BLOCK, CheckpointConfig, OpenConfig, Opened, RealFs, Redo, Rows, Vfs, WriteBehind};
 
 use crate::db::Db;
 use crate::engine::core::{Config, Limits};
@@ -381,6 +381,14 @@ struct Recovering {
 impl Redo for Recovering {
     fn apply(&self, key: &[u8], value: Option<&[u8]>, ts: Ts) {
         self.store.restore(key, value, ts);
+    }
+
+    fn expect(&self, rows: u64) {
+        self.store.reserve(usize::try_from(rows).unwrap_or(0));
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        Box::new(self.store.load_in_order())
     }
 
     fn progress(&self, done: u64, total: u64) {
