@@ -1,5 +1,7 @@
 //! Helpers that the integration tests share: seeds, databases, and polling by hand.
 
+pub mod memory;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};

@@ -30,7 +30,7 @@ use crate::real::LOCK_FILE;
 use crate::record::Operations;
 use crate::scan::{Found, SegmentBytes};
 use crate::segments::{Segments, segment_name, segment_number, spare_number};
-use crate::vfs::{OpenMode, Vfs, read_file, write_all_at};
+use crate::vfs::{OpenMode, Vfs, read_file, read_up_to, write_all_at};
 use crate::writer::Writer;
 
 const NEW_SEGMENT: &str = "new-log";
@@ -295,37 +295,20 @@ struct SegmentFile {
     header: SegmentHeader,
 }
 
-/// The segments from the one on that the manifest names, with their headers, without one that was
-/// only about to be begun.
+/// The segments from the one on that the manifest names, with their headers.
 fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<SegmentFile>> {
     let mut numbers: Vec<u64> =
         names.iter().filter_map(|name| segment_number(name)).filter(|number| *number >= manifest.replay_from).collect();
     numbers.sort_unstable();
     let mut chain: Vec<SegmentFile> = Vec::new();
-    for (index, number) in numbers.iter().copied().enumerate() {
-        let name = segment_name(number);
-        let expected = manifest.replay_from + index as u64;
-        if number != expected {
+    for (expected, number) in (manifest.replay_from..).zip(&numbers) {
+        let name = segment_name(*number);
+        if *number != expected {
             return Err(WalError::MissingFile { file: segment_name(expected).into() });
         }
-        let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
-        let mut block = [0; BLOCK as usize];
-        crate::vfs::read_up_to(&*file, &mut block, 0).map_err(WalError::io("reading", &name))?;
-        let header = SegmentHeader::decode(&name, &block)?.filter(|header| header.segment == number);
         let previous = chain.last().map(|previous| previous.header);
-        match (header, previous) {
-            (Some(header), _) if header.database != manifest.database => {
-                return Err(WalError::corrupt(&name, 0, "it belongs to another database"));
-            }
-            (Some(header), Some(previous)) if header.start != previous.lsn(previous.size) => {
-                return Err(WalError::corrupt(&name, 0, "it does not follow the segment before it"));
-            }
-            (Some(header), _) => chain.push(SegmentFile { number, header }),
-            (None, Some(previous)) if index + 1 == numbers.len() => {
-                refuse_if_used(&name, &*file, previous)?;
-            }
-            (None, _) => return Err(WalError::corrupt(&name, 0, "its header is damaged")),
-        }
+        let header = read_header(vfs, &name, *number, manifest.database, previous)?;
+        chain.push(SegmentFile { number: *number, header });
     }
     if chain.is_empty() {
         return Err(WalError::MissingFile { file: segment_name(manifest.replay_from).into() });
@@ -333,22 +316,33 @@ fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<Seg
     Ok(chain)
 }
 
-/// The last segment's header may be missing because a power cut came before its first sync; if any
-/// record in it was on disk, the header was, too.
-fn refuse_if_used(name: &str, file: &dyn crate::vfs::VfsFile, previous: SegmentHeader) -> Result<()> {
-    let bytes = read_file(file, SEGMENT_LIMIT).map_err(WalError::io("reading", name))?;
-    let start = previous.lsn(previous.size);
-    let guess = SegmentHeader {
-        segment: previous.segment + 1,
-        start,
-        size: bytes.len() as u64,
-        previous_end: Lsn(0),
-        ..previous
-    };
-    if (SegmentBytes { name, header: guess, bytes: &bytes }).has_proof() {
-        return Err(WalError::corrupt(name, 0, "its header is damaged"));
+/// A segment's header. It was on disk, and the file had its full size, before the file had its name:
+/// what is not as it was then is damaged, whatever cut the power.
+fn read_header(
+    vfs: &dyn Vfs,
+    name: &str,
+    number: u64,
+    database: u64,
+    previous: Option<SegmentHeader>,
+) -> Result<SegmentHeader> {
+    let file = vfs.open(name, OpenMode::Read).map_err(WalError::io("opening", name))?;
+    let mut block = [0; BLOCK as usize];
+    read_up_to(&*file, &mut block, 0).map_err(WalError::io("reading", name))?;
+    let header = SegmentHeader::decode(name, &block)?;
+    let header = header.ok_or_else(|| WalError::corrupt(name, 0, "its header is damaged"))?;
+    let len = file.len().map_err(WalError::io("measuring", name))?;
+    let follows =
+        |previous: SegmentHeader| header.start == previous.lsn(previous.size) && header.epoch >= previous.epoch;
+    if header.database != database {
+        return Err(WalError::corrupt(name, 0, "it belongs to another database"));
     }
-    Ok(())
+    if header.segment != number || !previous.is_none_or(follows) {
+        return Err(WalError::corrupt(name, 0, "it does not follow the segment before it"));
+    }
+    if header.size != len {
+        return Err(WalError::corrupt(name, len.min(header.size), "it is shorter or longer than it was made"));
+    }
+    Ok(header)
 }
 
 fn recover(

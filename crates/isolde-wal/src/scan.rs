@@ -15,6 +15,8 @@
 //!
 //! Source: protocol-aware recovery, Alagappan et al., FAST 2018, made local.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
 use std::ops::Range;
 
 use isolde_types::{Ts, mutant};
@@ -129,14 +131,9 @@ impl SegmentBytes<'_> {
             if self.header_at(at).is_some_and(|(header, _)| header.durable > end) {
                 return Some(at);
             }
-            at = Lsn(at.0 + BLOCK);
+            at = Lsn(at.0.saturating_add(BLOCK));
         }
         None
-    }
-
-    /// Whether anything in the segment says that it was on disk; for one whose header is unreadable.
-    pub fn has_proof(&self) -> bool {
-        self.proof_after(self.header.lsn(BLOCK)).is_some()
     }
 
     fn corrupt(&self, at: Lsn, what: &'static str) -> WalError {
@@ -145,6 +142,7 @@ impl SegmentBytes<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

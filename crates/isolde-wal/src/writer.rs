@@ -155,6 +155,8 @@ impl Writer {
             ..self.segment
         };
         write_all_at(&*file, &header.encode(), 0).map_err(WalError::io("writing", &spare))?;
+        // Before it has its name: so a segment without a header was damaged, whatever cut the power.
+        file.sync().map_err(WalError::io("syncing", &spare))?;
         let name = segment_name(header.segment);
         self.vfs.rename(&spare, &name).map_err(WalError::io("renaming", &spare))?;
         self.vfs.sync_dir().map_err(WalError::io("syncing the directory of", &name))?;
@@ -162,8 +164,8 @@ impl Writer {
         self.file = file;
         self.segment = header;
         self.at = BLOCK;
-        // The header is written and not synced: the first batch's sync covers it.
-        self.unsynced = BLOCK;
+        self.unsynced = 0;
+        self.durable = header.lsn(BLOCK);
         self.segments.set_left(size - BLOCK);
         Ok(())
     }
