@@ -1,5 +1,7 @@
 //! Helpers that the integration tests share: seeds, databases, and polling by hand.
 
+pub mod format;
+pub mod images;
 pub mod memory;
 
 use std::sync::Arc;
