@@ -1,6 +1,9 @@
 //! Helpers that the integration tests share: seeds, databases, and polling by hand.
 
 pub mod crash;
+pub mod format;
+pub mod images;
+pub mod memory;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

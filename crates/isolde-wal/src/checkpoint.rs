@@ -261,8 +261,10 @@ pub(crate) fn load_partition(
     let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
     let len = file.len().map_err(WalError::io("measuring", &name))?;
     let mut reader = BlockReader { file: &*file, name: &name, len, at: 0, block: Vec::new(), blocks: 0 };
+    let after = manifest.partitions.get(index.saturating_add(1));
     let mut rows = 0_u64;
     let mut take = redo.rows();
+    let mut last: Option<Vec<u8>> = None;
     loop {
         let before = reader.at;
         let seed = seed(manifest.database, manifest.checkpoint, index, reader.blocks);
@@ -272,6 +274,12 @@ pub(crate) fn load_partition(
         let mut fields = Fields(&reader.block);
         for _ in 0..block_rows {
             let (key, value) = read_row(&mut fields).ok_or_else(|| reader.corrupt(before, "a row makes no sense"))?;
+            let in_order = last.as_deref().map_or(*key >= *partition.low, |last| key > last);
+            if !in_order || after.is_some_and(|after| key >= &*after.low) {
+                return Err(reader.corrupt(before, "its rows are out of order, or not of its key range"));
+            }
+            last.get_or_insert_default().clear();
+            last.get_or_insert_default().extend_from_slice(key);
             take(key, value, partition.ts);
         }
         if !fields.0.is_empty() {

@@ -30,7 +30,7 @@ use crate::real::LOCK_FILE;
 use crate::record::Operations;
 use crate::scan::{Found, SegmentBytes};
 use crate::segments::{Segments, segment_name, segment_number, spare_number};
-use crate::vfs::{OpenMode, Vfs, read_file, write_all_at};
+use crate::vfs::{OpenMode, Vfs, read_file, read_up_to, write_all_at};
 use crate::writer::Writer;
 
 pub(crate) const NEW_SEGMENT: &str = "new-log";
@@ -319,39 +319,54 @@ pub(crate) struct LoggedSegment {
     pub header: SegmentHeader,
 }
 
-/// The segments from the one on that the manifest names, with their headers, which were on disk before
-/// the segments had their names.
+/// The segments from the one on that the manifest names, with their headers.
 pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Result<Vec<LoggedSegment>> {
     let mut numbers: Vec<u64> =
         names.iter().filter_map(|name| segment_number(name)).filter(|number| *number >= manifest.replay_from).collect();
     numbers.sort_unstable();
     let mut chain: Vec<LoggedSegment> = Vec::new();
-    for (index, number) in numbers.iter().copied().enumerate() {
-        let name = segment_name(number);
-        let expected = manifest.replay_from + index as u64;
-        if number != expected {
+    for (expected, number) in (manifest.replay_from..).zip(&numbers) {
+        let name = segment_name(*number);
+        if *number != expected {
             return Err(WalError::MissingFile { file: segment_name(expected).into() });
         }
-        let file = vfs.open(&name, OpenMode::Read).map_err(WalError::io("opening", &name))?;
-        let mut block = [0; BLOCK as usize];
-        crate::vfs::read_up_to(&*file, &mut block, 0).map_err(WalError::io("reading", &name))?;
-        let header = SegmentHeader::decode(&name, &block)?.filter(|header| header.segment == number);
         let previous = chain.last().map(|previous| previous.header);
-        match (header, previous) {
-            (Some(header), _) if header.database != manifest.database => {
-                return Err(WalError::corrupt(&name, 0, "it belongs to another database"));
-            }
-            (Some(header), Some(previous)) if header.start != previous.lsn(previous.size) => {
-                return Err(WalError::corrupt(&name, 0, "it does not follow the segment before it"));
-            }
-            (Some(header), _) => chain.push(LoggedSegment { number, header }),
-            (None, _) => return Err(WalError::corrupt(&name, 0, "its header is damaged")),
-        }
+        let header = read_header(vfs, &name, *number, manifest.database, previous)?;
+        chain.push(LoggedSegment { number: *number, header });
     }
     if chain.is_empty() {
         return Err(WalError::MissingFile { file: segment_name(manifest.replay_from).into() });
     }
     Ok(chain)
+}
+
+/// A segment's header. It was on disk, and the file had its full size, before the file had its name:
+/// what is not as it was then is damaged, whatever cut the power.
+fn read_header(
+    vfs: &dyn Vfs,
+    name: &str,
+    number: u64,
+    database: u64,
+    previous: Option<SegmentHeader>,
+) -> Result<SegmentHeader> {
+    let file = vfs.open(name, OpenMode::Read).map_err(WalError::io("opening", name))?;
+    let mut block = [0; BLOCK as usize];
+    read_up_to(&*file, &mut block, 0).map_err(WalError::io("reading", name))?;
+    let header = SegmentHeader::decode(name, &block)?;
+    let header = header.ok_or_else(|| WalError::corrupt(name, 0, "its header is damaged"))?;
+    let len = file.len().map_err(WalError::io("measuring", name))?;
+    let follows =
+        |previous: SegmentHeader| header.start == previous.lsn(previous.size) && header.epoch >= previous.epoch;
+    if header.database != database {
+        return Err(WalError::corrupt(name, 0, "it belongs to another database"));
+    }
+    if header.segment != number || !previous.is_none_or(follows) {
+        return Err(WalError::corrupt(name, 0, "it does not follow the segment before it"));
+    }
+    if header.size != len {
+        return Err(WalError::corrupt(name, len.min(header.size), "it is shorter or longer than it was made"));
+    }
+    Ok(header)
 }
 
 fn recover(

@@ -10,6 +10,8 @@
 //! All numbers are little-endian. Nothing here trusts a byte before its checksum was verified, and
 //! nothing allocates by what a length field says.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
 use isolde_types::{Ts, mutant};
 
 use crate::error::{Result, WalError};
@@ -23,6 +25,16 @@ pub const RECORD_HEADER: usize = 32;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"ISOLDLOG";
 const SEGMENT_HEADER: usize = 72;
+/// The bytes of a segment's header before its checksum, of which the last have no meaning yet.
+const SEGMENT_CHECKED: usize = 68;
+const SEGMENT_RESERVED: usize = 8;
+/// No position, number or time gets so far. So what comes from a file can be counted on with.
+const LIMIT: u64 = 1 << 62;
+
+/// Whether a position, a number or a time in a file can be meant.
+pub(crate) const fn is_plausible(number: u64) -> bool {
+    number < LIMIT
+}
 
 /// A position in the log: bytes since its beginning, through all segments.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -31,7 +43,10 @@ pub struct Lsn(pub u64);
 /// The next block boundary at or after `offset`.
 #[must_use]
 pub const fn align_up(offset: u64) -> u64 {
-    offset.saturating_add(BLOCK - 1) / BLOCK * BLOCK
+    match offset.checked_next_multiple_of(BLOCK) {
+        Some(aligned) => aligned,
+        None => u64::MAX,
+    }
 }
 
 /// Reads numbers off the front of bytes.
@@ -113,7 +128,7 @@ impl SegmentHeader {
         for number in [self.database, self.epoch, self.segment, self.start.0, self.size, self.previous_end.0] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.resize(SEGMENT_HEADER - 4, 0);
+        out.resize(SEGMENT_CHECKED, 0);
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         out.resize(BLOCK as usize, 0);
         out
@@ -122,10 +137,10 @@ impl SegmentHeader {
     /// Reads a header; `None` where there is none whose checksum is right.
     ///
     /// # Errors
-    /// `VersionMismatch` for one of a newer format.
+    /// `VersionMismatch` for one of another format.
     pub fn decode(file: &str, bytes: &[u8]) -> Result<Option<SegmentHeader>> {
         let Some(mut fields) = bytes.get(..SEGMENT_HEADER).map(Fields) else { return Ok(None) };
-        let checksum = bytes.get(..SEGMENT_HEADER - 4).map(crc32c::crc32c);
+        let checksum = bytes.get(..SEGMENT_CHECKED).map(crc32c::crc32c);
         let mut decode = || {
             let magic: [u8; 8] = fields.array()?;
             let version = fields.u32()?;
@@ -137,16 +152,21 @@ impl SegmentHeader {
                 size: fields.u64()?,
                 previous_end: Lsn(fields.u64()?),
             };
-            let _reserved = fields.take(SEGMENT_HEADER - 4 - 60)?;
+            let _reserved = fields.take(SEGMENT_RESERVED)?;
             (magic == SEGMENT_MAGIC && fields.u32() == checksum).then_some((version, header))
         };
         match decode() {
-            Some((version, _)) if version > VERSION => {
+            Some((version, _)) if version != VERSION => {
                 Err(WalError::VersionMismatch { file: file.into(), found: version, supported: VERSION })
             }
-            Some((_, header)) => Ok(Some(header)),
+            Some((_, header)) => Ok(header.is_plausible().then_some(header)),
             None => Ok(None),
         }
+    }
+
+    fn is_plausible(&self) -> bool {
+        let numbers = [self.epoch, self.segment, self.start.0, self.size, self.previous_end.0];
+        self.size >= BLOCK && numbers.into_iter().all(is_plausible)
     }
 
     /// The seed of the checksums of records at `at`.
@@ -195,18 +215,19 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// Appends the header of a record at `at`.
     pub fn encode(&self, segment: &SegmentHeader, at: Lsn, out: &mut Vec<u8>) {
-        let mut fields = [0_u8; RECORD_HEADER];
         let kind: u32 = match self.kind {
             RecordKind::Commit => 1,
             RecordKind::Marker => 2,
         };
-        fields[4..8].copy_from_slice(&self.body_len.to_le_bytes());
-        fields[8..12].copy_from_slice(&self.body_checksum.to_le_bytes());
-        fields[12..16].copy_from_slice(&kind.to_le_bytes());
-        fields[16..24].copy_from_slice(&self.commit_ts.0.to_le_bytes());
-        fields[24..32].copy_from_slice(&self.durable.0.to_le_bytes());
-        let checksum = crc32c::crc32c_append(segment.seed(at), &fields[4..]);
-        fields[..4].copy_from_slice(&checksum.to_le_bytes());
+        let mut fields = Vec::with_capacity(RECORD_HEADER);
+        for number in [self.body_len, self.body_checksum, kind] {
+            fields.extend_from_slice(&number.to_le_bytes());
+        }
+        for number in [self.commit_ts.0, self.durable.0] {
+            fields.extend_from_slice(&number.to_le_bytes());
+        }
+        let checksum = crc32c::crc32c_append(segment.seed(at), &fields);
+        out.extend_from_slice(&checksum.to_le_bytes());
         out.extend_from_slice(&fields);
     }
 
@@ -226,11 +247,15 @@ impl RecordHeader {
         };
         let commit_ts = Ts(fields.u64()?);
         let durable = Lsn(fields.u64()?);
+        if !(is_plausible(commit_ts.0) && is_plausible(durable.0)) {
+            return None;
+        }
         Some(RecordHeader { kind, body_len, body_checksum, commit_ts, durable })
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 
@@ -252,13 +277,29 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
-        let mut bytes = segment().encode();
-        bytes[8] = 2;
-        let checksum = crc32c::crc32c(&bytes[..SEGMENT_HEADER - 4]).to_le_bytes();
-        bytes[SEGMENT_HEADER - 4..SEGMENT_HEADER].copy_from_slice(&checksum);
-        let error = SegmentHeader::decode("log", &bytes).unwrap_err();
-        assert!(matches!(error, WalError::VersionMismatch { found: 2, supported: 1, .. }), "{error}");
+    fn another_format_is_named() {
+        for version in [0, 2] {
+            let mut bytes = segment().encode();
+            bytes[8] = version;
+            let checksum = crc32c::crc32c(&bytes[..SEGMENT_CHECKED]).to_le_bytes();
+            bytes[SEGMENT_CHECKED..SEGMENT_HEADER].copy_from_slice(&checksum);
+            let error = SegmentHeader::decode("log", &bytes).unwrap_err();
+            let WalError::VersionMismatch { found, supported: 1, .. } = error else { panic!("{error}") };
+            assert_eq!(found, u32::from(version));
+        }
+    }
+
+    #[test]
+    fn numbers_that_nobody_can_count_on_with_are_no_header() {
+        for header in [
+            SegmentHeader { epoch: u64::MAX, ..segment() },
+            SegmentHeader { segment: u64::MAX, ..segment() },
+            SegmentHeader { start: Lsn(u64::MAX - 8192), ..segment() },
+            SegmentHeader { size: 0, ..segment() },
+            SegmentHeader { previous_end: Lsn(LIMIT), ..segment() },
+        ] {
+            assert_eq!(SegmentHeader::decode("log", &header.encode()).unwrap(), None, "{header:?}");
+        }
     }
 
     #[test]

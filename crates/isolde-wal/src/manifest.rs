@@ -2,11 +2,13 @@
 //!
 //! It is replaced as a whole: written under another name, synced, renamed, and the directory synced.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
 use bytes::Bytes;
 use isolde_types::{Key, Ts, mutant};
 
 use crate::error::{Result, WalError};
-use crate::format::{Fields, Lsn, VERSION, put_varint};
+use crate::format::{Fields, Lsn, VERSION, is_plausible, put_varint};
 use crate::vfs::{OpenMode, Vfs, read_file, write_all_at};
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
@@ -57,7 +59,9 @@ impl Manifest {
         after.checked_sub(1).and_then(|at| self.partitions.get(at)).map_or(Ts::ZERO, |partition| partition.ts)
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The file's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&VERSION.to_le_bytes());
         for number in [self.database, self.epoch, self.checkpoint, self.replay_from, self.log_end.0] {
@@ -75,7 +79,11 @@ impl Manifest {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest> {
+    /// Reads the file's bytes.
+    ///
+    /// # Errors
+    /// `Corruption`, `VersionMismatch`.
+    pub fn decode(bytes: &[u8]) -> Result<Manifest> {
         let corrupt = |what| WalError::corrupt(MANIFEST, 0, what);
         let (rest, checksum) = bytes.split_last_chunk::<4>().ok_or_else(|| corrupt("it is cut short"))?;
         if crc32c::crc32c(rest).to_le_bytes() != *checksum {
@@ -106,12 +114,18 @@ impl Manifest {
             let key_len = usize::try_from(fields.varint()?).ok()?;
             let low = Bytes::copy_from_slice(fields.take(key_len)?);
             let (ts, rows) = (Ts(fields.varint()?), fields.varint()?);
-            if manifest.partitions.last().is_some_and(|last| last.low >= low) {
+            // The first begins at the empty key, so that each key belongs to one.
+            let in_order = manifest.partitions.last().map_or(low.is_empty(), |last| last.low < low);
+            if !(in_order && is_plausible(ts.0)) {
                 return None;
             }
             manifest.partitions.push(Partition { low, ts, rows });
         }
-        fields.0.is_empty().then_some(manifest)
+        let numbers = [manifest.epoch, manifest.checkpoint, manifest.replay_from, manifest.log_end.0];
+        let makes_sense = numbers.into_iter().all(is_plausible)
+            && (manifest.checkpoint == 0) == manifest.partitions.is_empty()
+            && fields.0.is_empty();
+        makes_sense.then_some(manifest)
     }
 
     /// Reads the directory's manifest; `None` where there is none.
@@ -174,6 +188,7 @@ pub(crate) fn create(vfs: &dyn Vfs, name: &str) -> Result<Box<dyn crate::vfs::Vf
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

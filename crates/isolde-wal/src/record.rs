@@ -3,6 +3,8 @@
 //! Increments and merges are resolved before they come here, so redo only repeats and needs no
 //! operator; doing it twice is doing it once.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
 use isolde_types::LogBody;
 
 use crate::format::{Fields, RECORD_HEADER, put_varint};
@@ -28,12 +30,12 @@ impl BodyWriter {
     #[must_use]
     pub const fn bound(key: usize, value: usize) -> usize {
         const LENGTHS: usize = 20;
-        LENGTHS + key + value
+        LENGTHS.saturating_add(key).saturating_add(value)
     }
 
     /// Adds an operation: `key` has this value from now on, or none.
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
-        put_varint(&mut self.bytes, value.map_or(0, |value| value.len() as u64 + 1));
+        put_varint(&mut self.bytes, value.map_or(0, |value| (value.len() as u64).saturating_add(1)));
         put_varint(&mut self.bytes, key.len() as u64);
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
@@ -48,7 +50,7 @@ impl BodyWriter {
 
 /// What a record with such a body takes in the log.
 pub(crate) fn record_len(body: &LogBody) -> usize {
-    RECORD_HEADER + body.bytes.len()
+    RECORD_HEADER.saturating_add(body.bytes.len())
 }
 
 /// The operations of a body, read one after the other; ends with an `Err` where they make no sense.
@@ -98,6 +100,7 @@ impl<'b> Iterator for Operations<'b> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 

@@ -15,6 +15,8 @@
 //!
 //! Source: protocol-aware recovery, Alagappan et al., FAST 2018, made local.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
 use std::ops::Range;
 
 use isolde_types::{Ts, mutant};
@@ -129,7 +131,7 @@ impl SegmentBytes<'_> {
             if self.header_at(at).is_some_and(|(header, _)| header.durable > end) {
                 return Some(at);
             }
-            at = Lsn(at.0 + BLOCK);
+            at = Lsn(at.0.saturating_add(BLOCK));
         }
         None
     }
@@ -141,7 +143,7 @@ impl SegmentBytes<'_> {
         let mut torn = self.header_at(end).is_some();
         while !torn && at.0 < self.header.start.0.saturating_add(self.bytes.len() as u64) {
             torn = self.header_at(at).is_some();
-            at = Lsn(at.0 + BLOCK);
+            at = Lsn(at.0.saturating_add(BLOCK));
         }
         torn
     }
@@ -152,6 +154,7 @@ impl SegmentBytes<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

@@ -164,8 +164,7 @@ impl Writer {
             ..self.segment
         };
         write_all_at(&*file, &header.encode(), 0).map_err(WalError::io("writing", &spare))?;
-        // Before it has its name: so a segment always has its header, and what needs the log from here
-        // on alone finds it.
+        // Before it has its name: so a segment without a header was damaged, whatever cut the power.
         file.sync().map_err(WalError::io("syncing", &spare))?;
         let name = segment_name(header.segment);
         self.vfs.rename(&spare, &name).map_err(WalError::io("renaming", &spare))?;
@@ -175,6 +174,7 @@ impl Writer {
         self.segment = header;
         self.at = BLOCK;
         self.unsynced = 0;
+        self.durable = header.lsn(BLOCK);
         self.segments.set_left(size - BLOCK);
         Ok(())
     }
