@@ -4,7 +4,7 @@
 //! is damaged; and it looks closer: rows must be in order and in their partition, epochs must not go back.
 //! What it gives is what an open would recover.
 
-use isolde_types::{Key, Ts};
+use isolde_types::Ts;
 
 use crate::checkpoint::{self, checkpoint_number, load_partition, partition_name};
 use crate::directory::{
