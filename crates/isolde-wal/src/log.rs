@@ -304,6 +304,11 @@ impl Log {
             if let Err(poisoned) = self.check() {
                 return Poll::Ready(Err(poisoned));
             }
+            // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
+            let cause = if mutant!("no-poison-after-error") { self.cause.lock().take() } else { None };
+            if let Some(cause) = cause {
+                return Poll::Ready(Err(WalError::Poisoned(cause)));
+            }
             let waker = cx.waker().clone();
             let mut queue = self.queue.lock();
             // Again under the latch, under which both move: no wake-up is lost.
