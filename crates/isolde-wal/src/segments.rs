@@ -96,14 +96,16 @@ impl Reservation {
     }
 
     /// The record was placed: its space is given back when it is written.
-    pub fn placed(self) {
-        std::mem::forget(self);
+    pub fn placed(mut self) {
+        self.bytes = 0;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.segments.release(self.bytes);
+        if self.bytes > 0 {
+            self.segments.release(self.bytes);
+        }
     }
 }
 
@@ -273,6 +275,18 @@ mod tests {
         for name in ["log-1", "log-00000000000000AB", "log-+000000000000001", "log-000000000000000g", "LOCK", "log-"] {
             assert_eq!(segment_number(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_placed_record_keeps_its_space_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let vfs = Arc::new(crate::RealFs::open(folder.path(), false).unwrap());
+        let segments = Arc::new(Segments::new(vfs, 65_536, Vec::new()));
+        drop(segments.reserve(100).unwrap());
+        assert_eq!(segments.space.lock().reserved, 0);
+        segments.reserve(100).unwrap().placed();
+        assert_eq!(segments.space.lock().reserved, reservation(100), "it is given back when it is written");
+        assert_eq!(Arc::strong_count(&segments), 1, "a database that is closed is freed");
     }
 
     #[test]
