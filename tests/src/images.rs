@@ -167,7 +167,7 @@ pub fn images() -> Vec<Image> {
     let mut session = Session::open(fs, states);
     for n in 20..26_u8 {
         session.commit(&[(&format!("key/{n}"), value(n, 100)), ("tail", None)]);
-        if n % 2 == 0 {
+        if n % 3 == 2 {
             session.sync();
         }
     }

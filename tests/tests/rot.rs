@@ -242,6 +242,10 @@ fn extra_files_of_a_database_are_removed_and_others_left_alone() {
         let (rows, _, after) = recover(&files).unwrap();
         assert!(rows == *subject.image.states.last().unwrap());
         assert!(after.contains_key("letter.txt"));
+        let nearly = ["spare-ffffffffffffffff", "log-ffffffffffffffff", "ckpt-+000000000000001-000000"];
+        files.extend(nearly.map(|name| (name.to_owned(), Arc::new(vec![7; SEGMENT as usize]))));
+        let (_, _, after) = recover(&files).unwrap();
+        assert!(nearly.iter().all(|name| after.contains_key(*name)), "nobody here gives such names");
         assert!(!after.contains_key("log-0000000000000000") && !after.contains_key("ckpt-00000000000000ff-000000"));
         // A segment that nobody wrote, right behind the newest or far away.
         for number in [subject.image.files.len() as u64 + 1, 1 << 40] {

@@ -20,6 +20,7 @@ use crate::error::{Result, WalError};
 use crate::format::{Fields, put_varint};
 use crate::log::Log;
 use crate::manifest::{Manifest, Partition, create};
+use crate::segments::hexadecimal;
 use crate::vfs::{OpenMode, Vfs, VfsFile, read_up_to, write_all_at};
 
 /// Rows are gathered to blocks of about this size.
@@ -40,7 +41,7 @@ pub(crate) fn partition_names(manifest: &Manifest) -> impl Iterator<Item = Strin
 /// The number of the checkpoint that a file belongs to, if its name is that of a partition.
 pub(crate) fn checkpoint_number(name: &str) -> Option<u64> {
     let (number, partition) = name.strip_prefix("ckpt-")?.split_once('-')?;
-    (number.len() == 16 && partition.len() == 6).then(|| u64::from_str_radix(number, 16).ok()).flatten()
+    hexadecimal(partition, 6).and_then(|_| hexadecimal(number, 16))
 }
 
 fn seed(database: u64, checkpoint: u64, partition: usize, block: u64) -> u32 {
@@ -317,6 +318,9 @@ impl BlockReader<'_> {
         let ((len, rows), checksum) = numbers.ok_or_else(|| self.corrupt(start, "it is cut short"))?;
         let is_last = rows == 0;
         let body = if is_last { size_of::<u64>() as u64 } else { u64::from(len) };
+        if is_last && len != 0 {
+            return Err(self.corrupt(start, "a block of no rows has a length"));
+        }
         // Before anything is allocated by what a length field says.
         if body > self.len.saturating_sub(self.at) {
             return Err(self.corrupt(start, "a block is cut short, or its length is wrong"));

@@ -26,5 +26,6 @@ pub use log::{HardWait, Hardness, Log, LogStats, Need, Tending, WriteBehind};
 pub use manifest::{Manifest, Partition};
 pub use real::RealFs;
 pub use record::{BodyWriter, Malformed, Operations};
+pub use scan::{Found, Scanned, SegmentBytes};
 pub use segments::{Reservation, segment_name, segment_number};
 pub use vfs::{OpenMode, Vfs, VfsFile};

@@ -116,7 +116,9 @@ impl Manifest {
             let (ts, rows) = (Ts(fields.varint()?), fields.varint()?);
             // The first begins at the empty key, so that each key belongs to one.
             let in_order = manifest.partitions.last().map_or(low.is_empty(), |last| last.low < low);
-            if !(in_order && is_plausible(ts.0)) {
+            // At time 0 there was nothing yet.
+            let has_time = rows == 0 || ts > Ts::ZERO;
+            if !(in_order && has_time && is_plausible(ts.0)) {
                 return None;
             }
             manifest.partitions.push(Partition { low, ts, rows });
@@ -216,6 +218,23 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Manifest::decode(&bytes[..len]).is_err(), "cut to {len}");
         }
+    }
+
+    #[test]
+    fn fields_that_make_no_sense_are_refused() {
+        let change = |change: &dyn Fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            Manifest::decode(&manifest.encode())
+        };
+        assert!(change(&|_| {}).is_ok());
+        assert!(change(&|manifest| manifest.partitions[0].low = "a".into()).is_err(), "keys before the first");
+        assert!(change(&|manifest| manifest.partitions[1].low = Key::new()).is_err(), "keys in two partitions");
+        assert!(change(&|manifest| manifest.partitions[0].ts = Ts::ZERO).is_err(), "rows before every commit");
+        assert!(change(&|manifest| manifest.partitions[0].ts = Ts::MAX).is_err(), "nothing comes after it");
+        assert!(change(&|manifest| manifest.partitions.clear()).is_err(), "a checkpoint without partitions");
+        assert!(change(&|manifest| manifest.checkpoint = 0).is_err(), "partitions of no checkpoint");
+        assert!(change(&|manifest| manifest.epoch = u64::MAX).is_err(), "no epoch after it");
     }
 
     #[test]

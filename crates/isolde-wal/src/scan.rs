@@ -26,8 +26,10 @@ use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, Segment
 
 /// A record that was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Found {
+pub struct Found {
+    /// Its position.
     pub at: Lsn,
+    /// What it says of itself.
     pub header: RecordHeader,
     /// Where its body stands in the segment's bytes.
     pub body: Range<usize>,
@@ -35,7 +37,8 @@ pub(crate) struct Found {
 
 /// A segment's records.
 #[derive(Debug)]
-pub(crate) struct Scanned {
+pub struct Scanned {
+    /// In their order.
     pub records: Vec<Found>,
     /// After the last record.
     pub end: Lsn,
@@ -44,9 +47,13 @@ pub(crate) struct Scanned {
 }
 
 /// A segment in memory.
-pub(crate) struct SegmentBytes<'b> {
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentBytes<'b> {
+    /// Its file, for messages.
     pub name: &'b str,
+    /// What its first block says.
     pub header: SegmentHeader,
+    /// All of it, the header's block included.
     pub bytes: &'b [u8],
 }
 

@@ -13,7 +13,7 @@ use isolde_types::Ts;
 use isolde_types::sync::{Arc, Mutex};
 
 use crate::error::{Result, WalError};
-use crate::format::BLOCK;
+use crate::format::{BLOCK, is_plausible};
 use crate::manifest::create;
 use crate::vfs::{Vfs, write_all_at};
 
@@ -37,11 +37,14 @@ pub(crate) fn spare_number(name: &str) -> Option<u64> {
     numbered(name, "spare-")
 }
 
-/// Reads names back that were made with 16 lower-case hexadecimal digits, and no others.
 fn numbered(name: &str, prefix: &str) -> Option<u64> {
-    let digits = name.strip_prefix(prefix).filter(|digits| digits.len() == 16)?;
-    let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    hexadecimal(name.strip_prefix(prefix)?, 16)
+}
+
+/// Reads numbers back that were written with so many lower-case hexadecimal digits, and no others.
+pub(crate) fn hexadecimal(text: &str, digits: usize) -> Option<u64> {
+    let plain = text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u64::from_str_radix(text, 16).ok()).flatten().filter(|number| is_plausible(*number))
 }
 
 /// See the module.
@@ -274,6 +277,19 @@ mod tests {
         for name in ["log-1", "log-00000000000000AB", "log-+000000000000001", "log-000000000000000g", "LOCK", "log-"] {
             assert_eq!(segment_number(name), None, "{name}");
         }
+        assert_eq!(spare_number("spare-ffffffffffffffff"), None, "nobody can count on from there");
+    }
+
+    #[test]
+    fn a_placed_record_keeps_its_space_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let vfs = Arc::new(crate::RealFs::open(folder.path(), false).unwrap());
+        let segments = Arc::new(Segments::new(vfs, 65_536, Vec::new()));
+        drop(segments.reserve(100).unwrap());
+        assert_eq!(segments.space.lock().reserved, 0);
+        segments.reserve(100).unwrap().placed();
+        assert_eq!(segments.space.lock().reserved, reservation(100), "it is given back when it is written");
+        assert_eq!(Arc::strong_count(&segments), 1, "a database that is closed is freed");
     }
 
     #[test]
