@@ -23,7 +23,7 @@ use isolde_types::{Durable, Ts, mutant};
 
 use crate::checkpoint::{self, CheckpointConfig, Source, checkpoint_number, on_threads, write_partitions};
 use crate::error::{Result, WalError};
-use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SegmentHeader};
+use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SUCCESSOR_NOTE, SegmentHeader};
 use crate::log::{Log, WriteBehind};
 use crate::manifest::{MANIFEST, Manifest, create};
 use crate::real::LOCK_FILE;
@@ -31,7 +31,7 @@ use crate::record::Operations;
 use crate::scan::{Found, SegmentBytes};
 use crate::segments::{Segments, segment_name, segment_number, spare_number};
 use crate::vfs::{OpenMode, Vfs, read_file, read_up_to, write_all_at};
-use crate::writer::Writer;
+use crate::writer::{Writer, note_successor};
 
 pub(crate) const NEW_SEGMENT: &str = "new-log";
 /// Segments are read whole; a larger one was never written.
@@ -290,6 +290,8 @@ struct Recovered {
     last: Ts,
     /// The segment before the new one, with its last commit, and all before that are still there.
     closed: Vec<(u64, Ts)>,
+    /// Those of them that do not say that another one follows, and have the room to.
+    unnoted: Vec<SegmentHeader>,
     /// The new segment's place, number and database; its epoch is the largest that was seen.
     next: SegmentHeader,
     /// Records that are not proven to be on disk.
@@ -309,7 +311,7 @@ impl Recovered {
             size: config.segment_bytes,
             previous_end: Lsn(0),
         };
-        Recovered { last: Ts::ZERO, closed: Vec::new(), next, unproven: Vec::new(), backlog: 0 }
+        Recovered { last: Ts::ZERO, closed: Vec::new(), unnoted: Vec::new(), next, unproven: Vec::new(), backlog: 0 }
     }
 }
 
@@ -317,6 +319,14 @@ impl Recovered {
 pub(crate) struct LoggedSegment {
     pub number: u64,
     pub header: SegmentHeader,
+    /// It says that another one follows.
+    pub has_successor: bool,
+}
+
+/// The segment that the newest one says follows it: it was there.
+pub(crate) fn missing_successor(chain: &[LoggedSegment]) -> Option<WalError> {
+    let last = chain.last().filter(|last| last.has_successor)?;
+    Some(WalError::MissingFile { file: segment_name(last.number.saturating_add(1)).into() })
 }
 
 /// The segments from the one on that the manifest names, with their headers.
@@ -331,8 +341,8 @@ pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Res
             return Err(WalError::MissingFile { file: segment_name(expected).into() });
         }
         let previous = chain.last().map(|previous| previous.header);
-        let header = read_header(vfs, &name, *number, manifest.database, previous)?;
-        chain.push(LoggedSegment { number: *number, header });
+        let (header, has_successor) = read_header(vfs, &name, *number, manifest.database, previous)?;
+        chain.push(LoggedSegment { number: *number, header, has_successor });
     }
     if chain.is_empty() {
         return Err(WalError::MissingFile { file: segment_name(manifest.replay_from).into() });
@@ -340,7 +350,7 @@ pub(crate) fn chain(vfs: &dyn Vfs, manifest: &Manifest, names: &[String]) -> Res
     Ok(chain)
 }
 
-/// A segment's header. It was on disk, and the file had its full size, before the file had its name:
+/// A segment's header, and whether it has a successor. The header was on disk, and the file had its full size, before the file had its name:
 /// what is not as it was then is damaged, whatever cut the power.
 fn read_header(
     vfs: &dyn Vfs,
@@ -348,7 +358,7 @@ fn read_header(
     number: u64,
     database: u64,
     previous: Option<SegmentHeader>,
-) -> Result<SegmentHeader> {
+) -> Result<(SegmentHeader, bool)> {
     let file = vfs.open(name, OpenMode::Read).map_err(WalError::io("opening", name))?;
     let mut block = [0; BLOCK as usize];
     read_up_to(&*file, &mut block, 0).map_err(WalError::io("reading", name))?;
@@ -366,7 +376,9 @@ fn read_header(
     if header.size != len {
         return Err(WalError::corrupt(name, len.min(header.size), "it is shorter or longer than it was made"));
     }
-    Ok(header)
+    let mut note = [0; SUCCESSOR_NOTE];
+    read_up_to(&*file, &mut note, header.records_end()).map_err(WalError::io("reading", name))?;
+    Ok((header, note == header.successor_note()))
 }
 
 fn recover(
@@ -377,6 +389,9 @@ fn recover(
     redo: &dyn Redo,
 ) -> Result<Recovered> {
     let chain = chain(&**vfs, manifest, names)?;
+    if let Some(missing) = missing_successor(&chain) {
+        return Err(missing);
+    }
     let total = total_bytes(&**vfs, manifest, &chain);
     let done = AtomicU64::new(0);
     let progress = |bytes: u64| {
@@ -390,13 +405,14 @@ fn recover(
 
     let mut last = manifest.checkpoint_ts();
     let mut closed = Vec::new();
+    let mut unnoted = Vec::new();
     let mut unproven = Vec::new();
     let mut last_commit = Ts::ZERO;
     let mut backlog = 0;
     let epoch = chain.iter().map(|segment| segment.header.epoch).max().unwrap_or(0).max(manifest.epoch);
     let mut next = SegmentHeader { epoch, size: config.segment_bytes, ..Recovered::nothing(config).next };
     for (index, logged) in chain.iter().enumerate() {
-        let LoggedSegment { number, header } = logged;
+        let LoggedSegment { number, header, has_successor } = logged;
         let name = segment_name(*number);
         let bytes = read_segment(&**vfs, logged)?;
         let following = chain.get(index + 1).map(|following| following.header);
@@ -412,8 +428,10 @@ fn recover(
         backlog += commits.iter().map(|found| found.body.len() as u64).sum::<u64>() + header.size / SEGMENT_SHARE;
         redo_records(&segment, &commits, manifest, config.threads, redo)?;
         progress(bytes.len() as u64);
+        let note = (!has_successor && scanned.end <= header.lsn(header.records_end())).then_some(*header);
         if following.is_some() {
             closed.push((*number, last_commit));
+            unnoted.extend(note);
             continue;
         }
         // The last one. Where nothing in it is proven it is replaced, else a new one follows.
@@ -425,6 +443,7 @@ fn recover(
             SegmentHeader { epoch, size: config.segment_bytes, ..*header }
         } else {
             closed.push((*number, last_commit));
+            unnoted.extend(note);
             SegmentHeader {
                 segment: number + 1,
                 start: header.lsn(header.size),
@@ -442,7 +461,7 @@ fn recover(
             .collect();
     }
     next.size = next.size.max(needed(&unproven));
-    Ok(Recovered { last, closed, next, unproven, backlog })
+    Ok(Recovered { last, closed, unnoted, next, unproven, backlog })
 }
 
 pub(crate) fn read_segment(vfs: &dyn Vfs, segment: &LoggedSegment) -> Result<Vec<u8>> {
@@ -457,7 +476,7 @@ pub(crate) fn read_segment(vfs: &dyn Vfs, segment: &LoggedSegment) -> Result<Vec
 
 fn needed(unproven: &[(Ts, u32, Vec<u8>)]) -> u64 {
     let records: usize = unproven.iter().map(|(_, _, body)| RECORD_HEADER + body.len()).sum();
-    (records as u64 + 3 * BLOCK).next_multiple_of(BLOCK)
+    (records as u64 + 4 * BLOCK).next_multiple_of(BLOCK)
 }
 
 fn total_bytes(vfs: &dyn Vfs, manifest: &Manifest, chain: &[LoggedSegment]) -> u64 {
@@ -535,6 +554,11 @@ fn begin_epoch(vfs: &dyn Vfs, recovered: &Recovered) -> Result<(SegmentHeader, u
     let name = segment_name(header.segment);
     vfs.rename(NEW_SEGMENT, &name).map_err(WalError::io("renaming", NEW_SEGMENT))?;
     vfs.sync_dir().map_err(WalError::io("syncing the directory of", &name))?;
+    for previous in &recovered.unnoted {
+        let name = segment_name(previous.segment);
+        let file = vfs.open(&name, OpenMode::Write).map_err(WalError::io("opening", &name))?;
+        note_successor(&*file, previous)?;
+    }
     Ok((header, end))
 }
 

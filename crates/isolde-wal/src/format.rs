@@ -28,6 +28,9 @@ const SEGMENT_HEADER: usize = 72;
 /// The bytes of a segment's header before its checksum, of which the last have no meaning yet.
 const SEGMENT_CHECKED: usize = 68;
 const SEGMENT_RESERVED: usize = 8;
+const SUCCESSOR_MAGIC: [u8; 8] = *b"ISOLDNXT";
+/// The bytes of the note that another segment follows.
+pub const SUCCESSOR_NOTE: usize = 12;
 /// No position, number or time gets so far. So what comes from a file can be counted on with.
 const LIMIT: u64 = 1 << 62;
 
@@ -167,6 +170,24 @@ impl SegmentHeader {
     fn is_plausible(&self) -> bool {
         let numbers = [self.epoch, self.segment, self.start.0, self.size, self.previous_end.0];
         self.size >= BLOCK && numbers.into_iter().all(is_plausible)
+    }
+
+    /// Where records end at the latest: the last block is for the [note](Self::successor_note).
+    #[must_use]
+    pub fn records_end(&self) -> u64 {
+        self.size.saturating_sub(BLOCK)
+    }
+
+    /// What is written at [`records_end`](Self::records_end) once the next segment is part of the log, and
+    /// is on disk before anything in that one is acknowledged: so a newest segment that is missing is missed.
+    #[must_use]
+    pub fn successor_note(&self) -> [u8; SUCCESSOR_NOTE] {
+        let checksum = crc32c::crc32c_append(self.seed(self.lsn(self.records_end())), &SUCCESSOR_MAGIC);
+        let mut note = [0; SUCCESSOR_NOTE];
+        let (magic, check) = note.split_at_mut(SUCCESSOR_MAGIC.len());
+        magic.copy_from_slice(&SUCCESSOR_MAGIC);
+        check.copy_from_slice(&checksum.to_le_bytes());
+        note
     }
 
     /// The seed of the checksums of records at `at`.

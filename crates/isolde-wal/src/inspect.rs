@@ -8,7 +8,7 @@ use isolde_types::Ts;
 
 use crate::checkpoint::{self, checkpoint_number, load_partition, partition_name};
 use crate::directory::{
-    LoggedSegment, NEW_SEGMENT, OpenConfig, Redo, chain, read_segment, redo_records, refuse_others,
+    LoggedSegment, NEW_SEGMENT, OpenConfig, Redo, chain, missing_successor, read_segment, redo_records, refuse_others,
 };
 use crate::error::{Result, WalError};
 use crate::format::{Lsn, RecordKind};
@@ -93,6 +93,7 @@ pub fn inspect(vfs: &dyn Vfs, redo: &dyn Redo) -> Result<Inspection> {
     let last = manifest.checkpoint_ts();
     let mut look = Look { vfs, redo, manifest: &manifest, done: 0, total: 0, faults: Vec::new() };
     let chain = chain(vfs, &manifest, &names).or_else(|error| look.keep(error).map(|()| Vec::new()))?;
+    look.faults.extend(missing_successor(&chain));
     look.total = checkpoint::partition_names(&manifest)
         .chain(chain.iter().map(|segment| segment_name(segment.number)))
         .map(|name| look.len(&name).unwrap_or(0))

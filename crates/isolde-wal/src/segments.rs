@@ -74,7 +74,7 @@ impl Space {
     fn fits(&self, more: u64, segment_bytes: u64) -> bool {
         let largest = self.largest.max(more);
         let spares = self.spares.len() as u64;
-        let usable = segment_bytes.saturating_sub(BLOCK).saturating_sub(largest);
+        let usable = segment_bytes.saturating_sub(2 * BLOCK).saturating_sub(largest);
         self.reserved + more <= self.left.saturating_sub(largest.min(self.left)) + spares * usable
             || self.reserved + more <= self.left
     }
@@ -124,7 +124,7 @@ impl Segments {
 
     /// The largest record that a segment can hold.
     pub fn record_limit(&self) -> usize {
-        usize::try_from(self.segment_bytes.saturating_sub(2 * BLOCK)).unwrap_or(usize::MAX)
+        usize::try_from(self.segment_bytes.saturating_sub(3 * BLOCK)).unwrap_or(usize::MAX)
     }
 
     /// Adopts a prepared file that was found at opening.

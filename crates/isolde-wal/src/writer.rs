@@ -46,7 +46,7 @@ impl Writer {
         last_ts: Ts,
     ) -> Writer {
         let durable = segment.lsn(at);
-        segments.set_left(segment.size.saturating_sub(align_up(at)));
+        segments.set_left(segment.records_end().saturating_sub(align_up(at)));
         Writer { vfs, segments, segment, file, at, buffer: Vec::new(), durable, unsynced: 0, last_ts }
     }
 
@@ -127,7 +127,7 @@ impl Writer {
         // What a sync has covered is never written again, not even a part of its sector.
         let synced = self.unsynced == 0 && self.buffer.is_empty();
         let at = if synced { align_up(self.at) } else { self.at };
-        if at + self.buffer.len() as u64 + len as u64 <= self.segment.size {
+        if at + self.buffer.len() as u64 + len as u64 <= self.segment.records_end() {
             self.at = at;
             return Ok(());
         }
@@ -148,7 +148,7 @@ impl Writer {
         self.unsynced += self.buffer.len() as u64;
         self.buffer.clear();
         self.buffer.shrink_to(CHUNK);
-        self.segments.set_left(self.segment.size.saturating_sub(align_up(self.at)));
+        self.segments.set_left(self.segment.records_end().saturating_sub(align_up(self.at)));
         Ok(())
     }
 
@@ -169,13 +169,25 @@ impl Writer {
         let name = segment_name(header.segment);
         self.vfs.rename(&spare, &name).map_err(WalError::io("renaming", &spare))?;
         self.vfs.sync_dir().map_err(WalError::io("syncing the directory of", &name))?;
+        if !mutant!("no-successor-note") {
+            // Before anything in the new one is acknowledged, and before this one can be recycled.
+            note_successor(&*self.file, &self.segment)?;
+        }
         self.segments.close(self.segment.segment, self.last_ts);
         self.file = file;
         self.segment = header;
         self.at = BLOCK;
         self.unsynced = 0;
         self.durable = header.lsn(BLOCK);
-        self.segments.set_left(size - BLOCK);
+        self.segments.set_left(header.records_end().saturating_sub(BLOCK));
         Ok(())
     }
+}
+
+/// Writes into a segment that another one follows, which must be on disk, name and all.
+pub(crate) fn note_successor(file: &dyn VfsFile, segment: &SegmentHeader) -> Result<()> {
+    let name = || segment_name(segment.segment);
+    let written = write_all_at(file, &segment.successor_note(), segment.records_end());
+    written.map_err(|error| WalError::io("writing", &name())(error))?;
+    file.sync().map_err(|error| WalError::io("syncing", &name())(error))
 }
