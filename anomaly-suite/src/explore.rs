@@ -3,10 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use isolde_history::explore::{
-    Aborted, Begins, Explored, Invariant, Options, Order, Programs, Reduction, Survey, explore,
+    Aborted, Begins, Closures, Explored, Invariant, Options, Order, Programs, Reduction, Survey, explore,
 };
-use isolde_history::schedule::{ReplayError, Schedule, Setting};
+use isolde_history::schedule::{BeginWords, ReplayError, Schedule, Setting};
+use isolde_types::Key;
 
 use crate::engine::Engine;
 
@@ -77,33 +79,156 @@ pub fn survey(
     mut progress: impl FnMut(u64),
 ) -> Result<Exploration, ReplayError> {
     let programs = programs.at(settings);
-    let begins = begins(engine, &programs);
-    let aborted = if exploring.invariant.is_some() { Aborted::RunAgain } else { Aborted::Left };
-    let options = Options { begins: begins.clone(), reduction: exploring.reduction, aborted, from: exploring.from };
-    let start = Instant::now();
+    let begins = begins(engine, programs.programs.iter().map(|program| program.begin));
+    let options = options(exploring, begins, exploring.invariant.is_some());
     let mut survey = Survey::default();
-    let initial = Schedule { initial: programs.initial.clone(), ..Schedule::default() };
+    let mut watch = Watch { start: Instant::now(), limit: exploring.time_limit, progress: &mut progress };
+    let initial = holding(&programs.initial);
     let explored = explore(
         &programs,
         &options,
         || engine.open(&initial).unwrap_or_else(|unreachable| Box::new(unreachable)),
         |run| {
             survey.add(run, exploring.invariant.as_ref());
-            if run.number % 256 == 0 {
-                progress(run.number);
-                if exploring.time_limit.is_some_and(|limit| start.elapsed() >= limit) {
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
+            watch.goes_on(run.number)
         },
     )?;
-    Ok(Exploration { programs, begins, explored, survey, elapsed: start.elapsed() })
+    let elapsed = watch.start.elapsed();
+    Ok(Exploration { programs, begins: options.begins, explored, survey, elapsed })
 }
 
-fn begins(engine: &dyn Engine, programs: &Programs) -> Vec<Begins> {
-    let begin = |words: &isolde_history::schedule::BeginWords| {
-        engine.begins(words.isolation.unwrap_or_default(), words.mode.unwrap_or_default())
-    };
-    programs.programs.iter().map(|program| begin(&program.begin)).collect()
+/// When transactions begin on an engine.
+pub(crate) fn begins(engine: &dyn Engine, words: impl IntoIterator<Item = BeginWords>) -> Vec<Begins> {
+    let begin = |words: BeginWords| engine.begins(words.isolation.unwrap_or_default(), words.mode.unwrap_or_default());
+    words.into_iter().map(begin).collect()
+}
+
+// --- programs that are Rust code ----------------------------------------------------------------------
+
+/// What came out of programs that are Rust code.
+pub struct ClosureExploration<'e, 'f> {
+    engine: &'e dyn Engine,
+    closures: Closures<'f>,
+    options: Options,
+    /// How far it came.
+    pub explored: Explored,
+    /// What the schedules came to.
+    pub survey: Survey,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl ClosureExploration<'_, '_> {
+    /// The schedule of an order of this exploration, with the values that its programs came to: it is run
+    /// once more. A file with it can be given to `anomaly-suite replay`.
+    ///
+    /// # Errors
+    /// When a program does something else than before.
+    pub fn schedule(&self, order: &Order) -> Result<Schedule, ReplayError> {
+        let opened = self.engine.open(&holding(self.closures.initial()));
+        let mut database = opened.unwrap_or_else(|unreachable| Box::new(unreachable));
+        self.closures.schedule(&self.options, &mut *database, order)
+    }
+}
+
+/// Runs every interleaving of programs that are Rust code: async closures over a
+/// [`Session`](isolde_history::explore::Session), whose course may depend on what they read. All runs on this
+/// thread, by polling.
+///
+/// Two withdrawals from two accounts, each of which looks at the sum first:
+///
+/// ```
+/// use anomaly_suite::Isolde;
+/// use anomaly_suite::explore::{Exploring, explore_closures};
+/// use isolde_history::explore::{Answer, Closures, Session};
+/// use isolde_history::schedule::Setting;
+/// use isolde_types::{Anomaly, Isolation, Mode};
+///
+/// async fn withdraw(s: &Session, from: &str) -> Answer {
+///     if s.number("alice").await? + s.number("bob").await? < 100 {
+///         return Err(s.give_up("not enough"));
+///     }
+///     let balance = s.number(from).await?;
+///     s.put(from, balance - 100).await
+/// }
+///
+/// let withdrawals = Closures::new()
+///     .initially("alice", 70)
+///     .initially("bob", 70)
+///     .program("T1", async |s| withdraw(s, "alice").await)
+///     .program("T2", async |s| withdraw(s, "bob").await)
+///     .invariant("alice + bob >= 0", |end| end.number("alice") + end.number("bob") >= 0);
+/// let at = |isolation| [Setting { isolation, mode: Mode::Optimistic }];
+///
+/// let snapshot = explore_closures(&Isolde, &withdrawals, &at(Isolation::Snapshot), &Exploring::default(), |_| ())?;
+/// assert!(snapshot.explored.complete && snapshot.survey.anomalies.contains_key(&Anomaly::WriteSkew));
+/// let broken = snapshot.survey.broken.as_ref().expect("both take the last hundred");
+/// assert_eq!(broken.words, "alice + bob >= 0 is broken: alice=-30 bob=-30");
+/// let schedule = snapshot.schedule(&broken.order)?;
+/// assert!(schedule.to_string().contains("T1: put alice -30"));
+///
+/// let serializable =
+///     explore_closures(&Isolde, &withdrawals, &at(Isolation::Serializable), &Exploring::default(), |_| ())?;
+/// assert!(serializable.survey.broken.is_none() && serializable.survey.anomalies.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// When a program cannot be explored: see [`Closures::explore`].
+pub fn explore_closures<'e, 'f>(
+    engine: &'e dyn Engine,
+    closures: &Closures<'f>,
+    settings: &[Setting],
+    exploring: &Exploring,
+    mut progress: impl FnMut(u64),
+) -> Result<ClosureExploration<'e, 'f>, ReplayError> {
+    let closures = closures.at(settings);
+    let invariant = exploring.invariant.as_ref();
+    let judged = invariant.is_some() || closures.has_invariant();
+    let options = options(exploring, begins(engine, closures.begins()), judged);
+    let mut survey = Survey::default();
+    let mut watch = Watch { start: Instant::now(), limit: exploring.time_limit, progress: &mut progress };
+    let initial = holding(closures.initial());
+    let explored = closures.explore(
+        &options,
+        || engine.open(&initial).unwrap_or_else(|unreachable| Box::new(unreachable)),
+        |run| {
+            let state = run.outcome.as_ref().ok().map(|replay| &replay.final_state);
+            match state.and_then(|state| closures.broken(state)) {
+                Some(words) => survey.add_judged(run, Some(words)),
+                None => survey.add(run, invariant),
+            }
+            watch.goes_on(run.number)
+        },
+    )?;
+    let elapsed = watch.start.elapsed();
+    Ok(ClosureExploration { engine, closures, options, explored, survey, elapsed })
+}
+
+fn holding(initial: &[(Key, Bytes)]) -> Schedule {
+    Schedule { initial: initial.to_vec(), ..Schedule::default() }
+}
+
+fn options(exploring: &Exploring, begins: Vec<Begins>, judged: bool) -> Options {
+    let aborted = if judged { Aborted::RunAgain } else { Aborted::Left };
+    Options { begins, reduction: exploring.reduction, aborted, from: exploring.from }
+}
+
+/// Tells how far an exploration is, and ends it when it takes too long.
+struct Watch<'w> {
+    start: Instant,
+    limit: Option<Duration>,
+    progress: &'w mut dyn FnMut(u64),
+}
+
+impl Watch<'_> {
+    fn goes_on(&mut self, number: u64) -> ControlFlow<()> {
+        if number.is_multiple_of(256) {
+            (self.progress)(number);
+            if self.limit.is_some_and(|limit| self.start.elapsed() >= limit) {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
 }

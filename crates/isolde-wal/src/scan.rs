@@ -94,6 +94,12 @@ impl SegmentBytes<'_> {
         if rotten && !mutant!("recovery-stops-at-first-bad-record") {
             return Err(self.corrupt(end, "a record that was on disk is damaged"));
         }
+        // Syncs end where records do. Where the next open must stop there has to be such a place.
+        let known = reaches.max(scanned.durable);
+        let within = ends_at.is_none() && self.header.lsn(BLOCK) < known && known < end;
+        if within && !scanned.records.iter().any(|found| self.header.lsn(found.body.end as u64) == known) {
+            return Err(self.corrupt(known, "it is said to have been on disk up to the middle of a record"));
+        }
         Ok(())
     }
 
@@ -212,6 +218,14 @@ mod tests {
         let mut bytes = segment(&[(4096, 100, 0), (4228, 100, 0)]);
         bytes[4100] ^= 1;
         assert_eq!(scan(&bytes, None, 0).unwrap(), (0, 4096), "a hole, and a valid record after it");
+    }
+
+    #[test]
+    fn a_sync_that_ended_within_a_record_is_refused() {
+        let lies = segment(&[(4096, 100, 0), (4228, 100, 4300)]);
+        assert!(scan(&lies, None, 0).is_err(), "the next open would have to end there");
+        assert!(scan(&segment(&[(4096, 100, 0), (4228, 100, 4228)]), None, 0).is_ok());
+        assert!(scan(&segment(&BATCHES[..2]), None, 4300).is_err(), "the manifest says so");
     }
 
     #[test]

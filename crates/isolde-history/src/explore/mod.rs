@@ -25,8 +25,10 @@
 //!
 //! What it leaves out: time. A wait that would time out is a wait for ever here, and reported as stuck.
 
+mod closures;
 mod invariant;
 mod reduce;
+mod session;
 mod survey;
 
 use std::ops::ControlFlow;
@@ -38,7 +40,9 @@ use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step, TxnOutcome,
 };
 
+pub use closures::{Closures, MAX_OPERATIONS, State};
 pub use invariant::{Invariant, InvariantError};
+pub use session::{Answer, Session};
 pub use survey::{Outcome, Shown, Survey};
 
 /// At most this many transactions.
@@ -264,17 +268,25 @@ pub fn explore(
     programs: &Programs,
     options: &Options,
     mut open: impl FnMut() -> Box<dyn Database>,
+    visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
+) -> Result<Explored, ReplayError> {
+    let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
+    tree(options.from, |points, again| descend(programs, options, &names, &mut *open(), points, again), visit)
+}
+
+/// Goes through the tree, depth first: `descend` runs the choices that the points name, then the first
+/// choice at each new point.
+fn tree(
+    from: u64,
+    mut descend: impl FnMut(&mut Vec<Point>, &mut Vec<usize>) -> Result<Descent, ReplayError>,
     mut visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
 ) -> Result<Explored, ReplayError> {
     let mut explored = Explored::default();
     let mut points: Vec<Point> = Vec::new();
-    let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
     let mut order = Order::default();
     loop {
-        let mut database = open();
         order.again.clear();
-        let outcome = descend(programs, options, &names, &mut *database, &mut points, &mut order.again)?;
-        match outcome {
+        match descend(&mut points, &mut order.again)? {
             Descent::Pruned => explored.pruned += 1,
             Descent::Ended(outcome) => {
                 let number = explored.schedules;
@@ -282,7 +294,7 @@ pub fn explore(
                 order.moves.clear();
                 order.moves.extend(points.iter().map(|point| point.chosen));
                 let run = Run { number, order: &order, outcome: &outcome };
-                if number >= options.from && visit(&run).is_break() {
+                if number >= from && visit(&run).is_break() {
                     return Ok(explored);
                 }
             }
@@ -322,7 +334,7 @@ fn descend(
             if ready == 0 {
                 break;
             }
-            let asleep = asleep(programs, options, points.last(), &places);
+            let asleep = asleep_after(programs, options, points.last(), &places);
             let choices: Vec<usize> = (0..names.len()).rev().filter(|txn| (ready & !asleep) >> txn & 1 == 1).collect();
             let Some(chosen) = choices.last().copied() else { return Ok(Descent::Pruned) };
             points.push(Point { choices, chosen, asleep, tried: 0 });
@@ -337,13 +349,16 @@ fn descend(
     if options.aborted == Aborted::RunAgain {
         run_again(programs, &mut driver, again)?;
     }
+    Ok(ended(driver))
+}
+
+/// What a run came to whose choices are all made.
+fn ended(driver: Driver<'_>) -> Descent {
     let blocked: Vec<String> = driver.blocked().map(|txn| txn.name.clone()).collect();
-    let (steps, txns) = driver.into_reports();
     if !blocked.is_empty() {
-        return Ok(Descent::Ended(Err(ReplayError::Stuck { txns: blocked })));
+        return Descent::Ended(Err(ReplayError::Stuck { txns: blocked }));
     }
-    let (history, final_state) = (database.history(), database.final_state());
-    Ok(Descent::Ended(Ok(Replay { steps, txns, history, final_state, complaints: database.complaints() })))
+    Descent::Ended(Ok(driver.into_replay()))
 }
 
 /// Runs those that the database aborted again, one after the other.
@@ -365,19 +380,23 @@ fn ready(programs: &Programs, options: &Options, driver: &Driver<'_>, places: &[
 
 /// Whoever sleeps after the step that led here: those that slept or were tried before it, and are
 /// independent of it. `places` already counts that step.
-fn asleep(programs: &Programs, options: &Options, parent: Option<&Point>, places: &[usize]) -> u8 {
+fn asleep_after(programs: &Programs, options: &Options, parent: Option<&Point>, places: &[usize]) -> u8 {
     let (Some(parent), Reduction::SleepSets) = (parent, options.reduction) else { return 0 };
     let taken = parent.chosen;
     let next = |txn: usize, place: usize| programs.action(txn, place, options.begins[txn]);
     let Some(step) = next(taken, places[taken] - 1) else { return 0 };
+    asleep(parent, programs.programs.len(), |txn| {
+        next(txn, places[txn]).is_some_and(|other| {
+            reduce::independent((&programs.programs[taken], &step), (&programs.programs[txn], &other))
+        })
+    })
+}
+
+/// Those that slept or were tried at a point, and are independent of what was chosen there.
+fn asleep(parent: &Point, txns: usize, independent: impl Fn(usize) -> bool) -> u8 {
     let candidates = parent.asleep | parent.tried;
-    let independent = |txn: &usize| {
-        candidates >> txn & 1 == 1
-            && next(*txn, places[*txn]).is_some_and(|other| {
-                reduce::independent((&programs.programs[taken], &step), (&programs.programs[*txn], &other))
-            })
-    };
-    (0..programs.programs.len()).filter(|txn| *txn != taken).filter(independent).fold(0, |bits, txn| bits | 1 << txn)
+    let sleeps = |txn: &usize| *txn != parent.chosen && candidates >> txn & 1 == 1 && independent(*txn);
+    (0..txns).filter(sleeps).fold(0, |bits, txn| bits | 1 << txn)
 }
 
 /// Goes back to the last point with another choice; `false` when there is none.

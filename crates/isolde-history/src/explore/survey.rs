@@ -58,14 +58,23 @@ pub struct Survey {
 impl Survey {
     /// Takes a schedule into account.
     pub fn add(&mut self, run: &Run<'_>, invariant: Option<&Invariant>) {
+        let broken = invariant
+            .filter(|invariant| run.outcome.as_ref().is_ok_and(|replay| !invariant.holds(&replay.final_state)));
+        let words = broken.zip(run.outcome.as_ref().ok());
+        let words = words.map(|(invariant, replay)| format!("{invariant} is broken: {}", state(&replay.final_state)));
+        self.add_judged(run, words);
+    }
+
+    /// Takes a schedule into account whose final state was judged: how it is broken, if it is.
+    pub fn add_judged(&mut self, run: &Run<'_>, broken: Option<String>) {
         self.schedules += 1;
         let replay = match run.outcome {
             Ok(replay) => replay,
             Err(error) => return note(&mut self.stuck, run.order, || error.to_string()),
         };
         let outcome = Outcome::of(replay);
-        if let Some(invariant) = invariant.filter(|invariant| !invariant.holds(&replay.final_state)) {
-            note(&mut self.broken, run.order, || format!("{invariant} is broken: {}", state(&replay.final_state)));
+        if let Some(words) = broken {
+            note(&mut self.broken, run.order, || words);
         }
         count(&mut self.outcomes, outcome, run.order, String::new);
         let report = check(&replay.history);
@@ -165,7 +174,7 @@ const fn ending(outcome: TxnOutcome) -> &'static str {
 }
 
 /// A state in one line.
-fn state(state: &BTreeMap<Key, Bytes>) -> String {
+pub(super) fn state(state: &BTreeMap<Key, Bytes>) -> String {
     let pairs: Vec<String> =
         state.iter().map(|(key, value)| format!("{}={}", escape_key(key), String::from_utf8_lossy(value))).collect();
     pairs.join(" ")

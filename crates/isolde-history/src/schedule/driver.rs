@@ -23,7 +23,7 @@ use isolde_types::{Isolation, Key, Mode};
 
 use super::database::{Begin, Database, Failure, FailureClass, Output};
 use super::notation::{Action, Operation, Value, text};
-use super::replay::{ReplayError, Setting};
+use super::replay::{Replay, ReplayError, Setting};
 
 /// What a step did first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,10 +188,13 @@ impl<'d> Driver<'d> {
         &self.steps
     }
 
-    /// The reports of all steps and all transactions.
+    /// What the run came to, once every transaction has ended.
     #[must_use]
-    pub fn into_reports(self) -> (Vec<StepReport>, Vec<TxnReport>) {
-        (self.steps, self.txns.into_iter().map(|txn| txn.report).collect())
+    pub fn into_replay(self) -> Replay {
+        let Driver { database, steps, txns, .. } = self;
+        let txns = txns.into_iter().map(|txn| txn.report).collect();
+        let (history, final_state) = (database.history(), database.final_state());
+        Replay { steps, txns, history, final_state, complaints: database.complaints() }
     }
 
     fn push(&mut self, txn: usize, action: &Action) -> usize {

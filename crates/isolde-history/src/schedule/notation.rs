@@ -326,7 +326,7 @@ impl<V> Operation<V> {
 }
 
 /// A word as text: what is not UTF-8 (only a schedule built by code can hold such) is replaced.
-pub(super) fn text(word: &[u8]) -> std::borrow::Cow<'_, str> {
+pub(crate) fn text(word: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(word)
 }
 

@@ -80,6 +80,13 @@ pub enum ReplayError {
         /// Its words.
         why: String,
     },
+    /// A program that is Rust code cannot be explored.
+    Program {
+        /// Its name.
+        txn: String,
+        /// What is wrong.
+        message: String,
+    },
 }
 
 impl fmt::Display for ReplayError {
@@ -92,6 +99,7 @@ impl fmt::Display for ReplayError {
             ReplayError::Lacks { what } => write!(f, "there is no {what} here"),
             ReplayError::Unjudged { why } => write!(f, "cannot be judged: {why}"),
             ReplayError::Unreachable { why } => write!(f, "cannot be reached: {why}"),
+            ReplayError::Program { txn, message } => write!(f, "{txn}: {message}"),
         }
     }
 }
@@ -115,12 +123,11 @@ pub fn replay(schedule: &Schedule, setting: Setting, database: &mut dyn Database
     if !txns.is_empty() {
         return Err(ReplayError::Stuck { txns });
     }
-    let (steps, txns) = driver.into_reports();
-    let (history, final_state) = (database.history(), database.final_state());
-    if let Some(why) = database.doubts().into_iter().next() {
-        return Err(ReplayError::Unjudged { why });
+    let replay = driver.into_replay();
+    match database.doubts().into_iter().next() {
+        Some(why) => Err(ReplayError::Unjudged { why }),
+        None => Ok(replay),
     }
-    Ok(Replay { steps, txns, history, final_state, complaints: database.complaints() })
 }
 
 /// The transactions whose end is not written, in the order of their first steps.
