@@ -33,9 +33,11 @@ mod sqlite;
 #[cfg(feature = "surrealmx")]
 mod surrealmx;
 
+mod concurrent;
 mod mark;
 mod traced;
 
+pub use concurrent::{Concurrent, Observed, TRANSACTIONS};
 pub use mark::{Mark, Stored};
 pub use traced::{Answer, Progress, Sessions, Traced};
 
@@ -94,6 +96,36 @@ pub fn engine(name: &str) -> Result<Box<dyn Engine>, NoAdapter> {
             Err(known.map_or(NoAdapter::Unknown, |(_, feature)| NoAdapter::NotBuilt { feature }))
         }
     }
+}
+
+/// The nodes at these addresses, for threads; addresses of one kind of database, which can be several
+/// only where they hold the same data.
+///
+/// # Errors
+/// When an address is none, or of a database that has no servers here.
+pub fn nodes(addresses: &[&str]) -> Result<Box<dyn Concurrent>, NoAdapter> {
+    #[cfg(feature = "postgres")]
+    if let [address] = addresses
+        && address.starts_with("postgres://")
+    {
+        return postgres::nodes(address).map_err(NoAdapter::Address);
+    }
+    #[cfg(feature = "mysql")]
+    if !addresses.is_empty() && addresses.iter().all(|address| address.starts_with("mysql://")) {
+        return mysql::nodes(addresses).map_err(NoAdapter::Address);
+    }
+    let name = addresses.first().copied().unwrap_or_default();
+    let known = NAMES.iter().find(|(begins, _)| begins.ends_with("://") && name.starts_with(begins));
+    Err(match known {
+        Some(("postgres://", _)) if addresses.len() > 1 => {
+            NoAdapter::Address("PostgreSQL is one server: give one address".to_owned())
+        }
+        Some(_) if cfg!(feature = "mysql") || cfg!(feature = "postgres") => {
+            NoAdapter::Address("several addresses must all begin with mysql://".to_owned())
+        }
+        Some((_, feature)) => NoAdapter::NotBuilt { feature },
+        None => NoAdapter::Unknown,
+    })
 }
 
 /// What no SQL database here has as one operation. (`for update` is left to each.)
