@@ -22,6 +22,8 @@ mod embedded;
 mod fjall;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod nodes;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redb")]
@@ -35,6 +37,8 @@ mod surrealmx;
 
 mod concurrent;
 mod mark;
+#[cfg(any(feature = "postgres", feature = "mysql", test))]
+mod records;
 mod traced;
 
 pub use concurrent::{Concurrent, Observed, TRANSACTIONS};

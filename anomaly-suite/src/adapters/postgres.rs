@@ -21,8 +21,9 @@ use isolde_types::{Isolation, Key, Mode, Span};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
-use super::concurrent::{Concurrent, Node, Nodes};
+use super::concurrent::Concurrent;
 use super::mark::{Mark, Stored};
+use super::nodes::{Node, Nodes};
 use super::remote::{Remote, Server, Wait, failure, runtime, table_name, text};
 use super::traced::{Answer, Traced};
 use crate::engine::{Engine, Level, Unreachable};
