@@ -107,7 +107,7 @@ fn at_servers(args: &FuzzArgs, shape: Shape, seed: u64, limit: Limit, style: Sty
     let level = level.ok_or_else(|| Usage("an address is needed".to_owned()))?;
     let database = adapters::nodes(&addresses).map_err(|error| Usage(error.words(&args.db)))?;
     let threads = usize::try_from(args.threads.unwrap_or(6)).unwrap_or(usize::MAX);
-    print(&format!("seed {seed}, {threads} threads at {} nodes, {}\n", addresses.len(), level.name), None)?;
+    print(&format!("seed {seed}, {threads} threads at {}, {}\n", nodes(addresses.len()), level.name), None)?;
     let (bar, start) = (progress_bar(limit), Instant::now());
     let sighting = fuzz::servers(&*database, level, threads, shape, seed, limit, |tally| match limit {
         Limit::Cases(_) => bar.set_position(tally.cases),
@@ -122,6 +122,13 @@ fn at_servers(args: &FuzzArgs, shape: Shape, seed: u64, limit: Limit, style: Sty
         }
     }
 }
+
+fn nodes(count: usize) -> String {
+    if count == 1 { "one server".to_owned() } else { format!("{count} nodes") }
+}
+
+/// How many complaints are printed.
+const COMPLAINTS: usize = 10;
 
 /// What random histories at servers came to.
 fn sighted(
@@ -149,8 +156,16 @@ fn sighted(
             let _ = writeln!(text, "    {}", edge.words);
         }
     }
-    for (seed, complaint) in &sighting.complaints {
-        let _ = writeln!(text, "\n{} of seed {seed}: {complaint}", style.possible());
+    if sighting.contradictory > 0 {
+        let cases = sighting.contradictory;
+        let glyph = style.possible();
+        let _ = writeln!(text, "\n{glyph} the records contradict themselves in {cases} cases, judged no further:");
+        for (seed, complaint) in sighting.complaints.iter().take(COMPLAINTS) {
+            let _ = writeln!(text, "  seed {seed}: {complaint}");
+        }
+        if sighting.complaints.len() > COMPLAINTS {
+            let _ = writeln!(text, "  and {} more", sighting.complaints.len() - COMPLAINTS);
+        }
     }
     if let Some((seed, history)) = &sighting.history {
         let path = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("fuzz-{seed}.jsonl")));

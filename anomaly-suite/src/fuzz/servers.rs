@@ -11,7 +11,7 @@ use isolde_types::Anomaly;
 
 use super::threads::smallest;
 use super::{Limit, Shape, Tally};
-use crate::adapters::{Concurrent, TRANSACTIONS};
+use crate::adapters::{Concurrent, Observed, TRANSACTIONS};
 use crate::engine::{Level, Unreachable};
 
 /// What random histories of a database showed.
@@ -23,6 +23,8 @@ pub struct Sighting {
     pub unknown: u64,
     /// The smallest finding of each anomaly, and the seed of its case.
     pub found: BTreeMap<Anomaly, (u64, Finding)>,
+    /// How many cases contradict themselves; no anomaly is looked for in those.
+    pub contradictory: u64,
     /// Contradictions that no level can have, in words, and the seed of their case.
     pub complaints: Vec<(u64, String)>,
     /// The first history that broke what the level promises: its seed, and the transactions that show it.
@@ -46,24 +48,29 @@ pub fn servers(
     while !limit.is_reached(sighting.tally.cases, start) {
         let seed = seed.wrapping_add(sighting.tally.cases);
         let observed = database.case(level, threads, shape, seed)?;
-        sighting.complaints.extend(observed.complaints.into_iter().map(|words| (seed, words)));
         sighting.tally.transactions += (threads * TRANSACTIONS) as u64;
-        sighting.add(seed, observed.history);
+        sighting.add(seed, observed);
         progress(&sighting.tally);
     }
     Ok(sighting)
 }
 
 impl Sighting {
-    fn add(&mut self, seed: u64, history: History) {
-        let report = check(&history);
+    fn add(&mut self, seed: u64, Observed { history, mut complaints }: Observed) {
+        let mut report = check(&history);
+        complaints.append(&mut report.complaints);
         let count = |is: fn(&Event) -> bool| history.events.iter().filter(|event| is(event)).count() as u64;
         self.tally.cases += 1;
         self.tally.committed += count(|event| matches!(event, Event::Commit { .. }));
         self.tally.aborted += count(|event| matches!(event, Event::Abort { .. }));
         self.unknown += count(|event| matches!(event, Event::Unknown { .. }));
+        if !complaints.is_empty() {
+            // A version that is missing leaves the places of the others open: no cycle is believed here.
+            self.contradictory += 1;
+            self.complaints.extend(complaints.into_iter().map(|words| (seed, words)));
+            return;
+        }
         let breaks = !report.keeps_its_levels();
-        self.complaints.extend(report.complaints.into_iter().map(|words| (seed, words)));
         for finding in report.findings {
             *self.tally.shown.entry(finding.anomaly).or_default() += 1;
             let known = self.found.get(&finding.anomaly);
@@ -87,7 +94,6 @@ impl Sighting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapters::Observed;
     use crate::engine::Control;
     use crate::verdict::trial;
     use isolde_history::schedule::{Schedule, Setting};
@@ -122,6 +128,16 @@ mod tests {
         assert_eq!((*seed, finding.cycle.len()), (7, 2));
         assert_eq!((skew.tally.cases, skew.tally.committed), (3, 6));
         assert!(skew.history.is_some());
+    }
+
+    /// A write that was committed and is gone: that is said, and nothing else is made of the history.
+    #[test]
+    fn a_history_that_contradicts_itself_breaks_every_level_and_shows_no_anomaly() {
+        let mut sighting = Sighting::default();
+        sighting.add(9, Observed { complaints: vec!["a write is lost".to_owned()], ..Observed::default() });
+        assert!(!sighting.keeps(level()));
+        assert_eq!((sighting.contradictory, sighting.found.len()), (1, 0));
+        assert_eq!(sighting.complaints, [(9, "a write is lost".to_owned())]);
     }
 
     #[test]
