@@ -161,3 +161,32 @@ impl NoAdapter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(addresses: &[&str]) -> NoAdapter {
+        match nodes(addresses) {
+            Ok(_) => panic!("{addresses:?} are taken for nodes"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn addresses_are_nodes_only_of_a_kind_that_can_have_them() {
+        assert_eq!(refused(&[]), NoAdapter::Unknown);
+        assert_eq!(refused(&["sqlite"]), NoAdapter::Unknown);
+        let two = refused(&["postgres://a@127.0.0.1:1/s", "postgres://a@127.0.0.1:2/s"]);
+        assert!(matches!(two, NoAdapter::Address(why) if why.contains("one server")));
+    }
+
+    #[cfg(feature = "mysql")]
+    #[test]
+    fn the_nodes_of_a_cluster_are_several_addresses_of_one_kind() {
+        let (one, two) = ("mysql://a@127.0.0.1:1/s", "mysql://a@127.0.0.1:2/s");
+        assert!(nodes(&[one]).is_ok() && nodes(&[one, two]).is_ok());
+        assert!(matches!(refused(&[one, "postgres://a@127.0.0.1:2/s"]), NoAdapter::Address(_)));
+        assert!(matches!(refused(&[one, "mysql://a@127.0.0.1:port/s"]), NoAdapter::Address(_)));
+    }
+}

@@ -134,7 +134,7 @@ fn lost(events: &[Event], rows: &[(Key, Stored)]) -> Vec<String> {
     let lost = events.iter().filter_map(|event| match event {
         Event::Write { txn, key, seq, .. } => {
             let mark = Mark { txn: txn.0, seq: *seq };
-            (!is_there(key, mark) && committed(*txn)).then(|| (mark, key))
+            (!is_there(key, mark) && committed(*txn)).then_some((mark, key))
         }
         _ => None,
     });
