@@ -108,3 +108,30 @@ fn a_mariadb_that_is_not_there_is_exit_code_3() {
     let (code, text) = suite(&["run", "--db", "mysql://nobody@127.0.0.1:1/nothing"]);
     assert_eq!(code, 3, "{text}");
 }
+
+/// What `fuzz` says of an address that it cannot use, before it asks anybody.
+#[test]
+fn fuzz_refuses_a_level_without_a_server_and_an_address_that_is_none() {
+    let (code, text) = suite(&["fuzz", "--level", "serializable", "--cases", "1"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("--level is for the servers"), "{text}");
+    let (code, text) = suite(&["fuzz", "--db", "oracle://here", "--cases", "1"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("there is no database `oracle://here`"), "{text}");
+}
+
+#[cfg(not(feature = "mysql"))]
+#[test]
+fn fuzz_of_nodes_that_were_not_built_names_the_feature() {
+    let (code, text) = suite(&["fuzz", "--db", "mysql://a@127.0.0.1:1/s,mysql://a@127.0.0.1:2/s", "--cases", "1"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("--features mysql"), "{text}");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn fuzz_of_a_server_that_is_not_there_says_so() {
+    let (code, text) = suite(&["fuzz", "--db", "mysql://a@127.0.0.1:1/s", "--cases", "1"]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("cannot be reached"), "{text}");
+}

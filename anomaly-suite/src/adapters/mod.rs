@@ -22,6 +22,8 @@ mod embedded;
 mod fjall;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod nodes;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redb")]
@@ -33,9 +35,13 @@ mod sqlite;
 #[cfg(feature = "surrealmx")]
 mod surrealmx;
 
+mod concurrent;
 mod mark;
+#[cfg(any(feature = "postgres", feature = "mysql", test))]
+mod records;
 mod traced;
 
+pub use concurrent::{Concurrent, Observed, TRANSACTIONS};
 pub use mark::{Mark, Stored};
 pub use traced::{Answer, Progress, Sessions, Traced};
 
@@ -96,6 +102,36 @@ pub fn engine(name: &str) -> Result<Box<dyn Engine>, NoAdapter> {
     }
 }
 
+/// The nodes at these addresses, for threads; addresses of one kind of database, which can be several
+/// only where they hold the same data.
+///
+/// # Errors
+/// When an address is none, or of a database that has no servers here.
+pub fn nodes(addresses: &[&str]) -> Result<Box<dyn Concurrent>, NoAdapter> {
+    #[cfg(feature = "postgres")]
+    if let [address] = addresses
+        && address.starts_with("postgres://")
+    {
+        return postgres::nodes(address).map_err(NoAdapter::Address);
+    }
+    #[cfg(feature = "mysql")]
+    if !addresses.is_empty() && addresses.iter().all(|address| address.starts_with("mysql://")) {
+        return mysql::nodes(addresses).map_err(NoAdapter::Address);
+    }
+    let name = addresses.first().copied().unwrap_or_default();
+    let known = NAMES.iter().find(|(begins, _)| begins.ends_with("://") && name.starts_with(begins));
+    Err(match known {
+        Some(("postgres://", _)) if addresses.len() > 1 => {
+            NoAdapter::Address("PostgreSQL is one server: give one address".to_owned())
+        }
+        Some(_) if cfg!(feature = "mysql") || cfg!(feature = "postgres") => {
+            NoAdapter::Address("several addresses must all begin with mysql://".to_owned())
+        }
+        Some((_, feature)) => NoAdapter::NotBuilt { feature },
+        None => NoAdapter::Unknown,
+    })
+}
+
 /// What no SQL database here has as one operation. (`for update` is left to each.)
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 fn lacks_beside_sql(operation: &isolde_history::schedule::Operation) -> bool {
@@ -123,5 +159,34 @@ impl NoAdapter {
                 format!("there is no database `{name}`{hint} ({})", names.collect::<Vec<_>>().join(", "))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(addresses: &[&str]) -> NoAdapter {
+        match nodes(addresses) {
+            Ok(_) => panic!("{addresses:?} are taken for nodes"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn addresses_are_nodes_only_of_a_kind_that_can_have_them() {
+        assert_eq!(refused(&[]), NoAdapter::Unknown);
+        assert_eq!(refused(&["sqlite"]), NoAdapter::Unknown);
+        let two = refused(&["postgres://a@127.0.0.1:1/s", "postgres://a@127.0.0.1:2/s"]);
+        assert!(matches!(two, NoAdapter::Address(why) if why.contains("one server")));
+    }
+
+    #[cfg(feature = "mysql")]
+    #[test]
+    fn the_nodes_of_a_cluster_are_several_addresses_of_one_kind() {
+        let (one, two) = ("mysql://a@127.0.0.1:1/s", "mysql://a@127.0.0.1:2/s");
+        assert!(nodes(&[one]).is_ok() && nodes(&[one, two]).is_ok());
+        assert!(matches!(refused(&[one, "postgres://a@127.0.0.1:2/s"]), NoAdapter::Address(_)));
+        assert!(matches!(refused(&[one, "mysql://a@127.0.0.1:port/s"]), NoAdapter::Address(_)));
     }
 }

@@ -26,7 +26,9 @@ use isolde_types::{Isolation, Key, Mode, Span};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts};
 
+use super::concurrent::Concurrent;
 use super::mark::{Mark, Stored};
+use super::nodes::{Node, Nodes};
 use super::remote::{Remote, Server, Wait, failure, runtime, table_name, text};
 use super::traced::{Answer, Traced};
 use crate::engine::{Engine, Level, Unreachable};
@@ -156,6 +158,43 @@ impl Opened {
         conn.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {name}")).await?;
         conn.query_drop(if read_only { "START TRANSACTION READ ONLY" } else { "START TRANSACTION" }).await?;
         Ok(Session { conn, table: self.table.clone() })
+    }
+}
+
+/// A server, or the nodes of a cluster.
+pub(super) fn nodes(addresses: &[&str]) -> Result<Box<dyn Concurrent>, String> {
+    let opts = addresses.iter().map(|address| Opts::from_url(address).map_err(|error| format!("{address}: {error}")));
+    Ok(Box::new(Nodes::<Opened>(opts.collect::<Result<_, _>>()?)))
+}
+
+impl Node for Opened {
+    type Address = Opts;
+
+    async fn create(opts: &Opts, initial: &[(Key, Bytes)]) -> Result<Opened, Unreachable> {
+        Opened::new(opts, initial).await.map_err(|error| Unreachable(error.to_string()))
+    }
+
+    fn table(&self) -> &str {
+        &self.table
+    }
+
+    async fn join(opts: &Opts, table: &str) -> Result<Opened, Unreachable> {
+        let joined = async {
+            let mut watcher = Conn::new(opts.clone()).await?;
+            let (waits, snapshot) =
+                ("SHOW VARIABLES LIKE 'wsrep_sync_wait'", "SHOW VARIABLES LIKE 'innodb_snapshot_isolation'");
+            let waits: Option<(String, String)> = watcher.query_first(waits).await?;
+            if waits.is_some() {
+                // This connection alone, which no transaction uses: its reads wait for all that the
+                // cluster has committed. The transactions keep the server's own setting.
+                watcher.query_drop("SET SESSION wsrep_sync_wait = 15").await?;
+            }
+            watcher.query_drop(format!("SELECT COUNT(*) FROM {table}")).await?;
+            let variable: Option<(String, String)> = watcher.query_first(snapshot).await?;
+            let table = table.to_owned();
+            Ok(Opened { opts: opts.clone(), table, watcher, snapshot_isolation: variable.is_some() })
+        };
+        joined.await.map_err(|error: Error| Unreachable(error.to_string()))
     }
 }
 

@@ -21,7 +21,9 @@ use isolde_types::{Isolation, Key, Mode, Span};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
+use super::concurrent::Concurrent;
 use super::mark::{Mark, Stored};
+use super::nodes::{Node, Nodes};
 use super::remote::{Remote, Server, Wait, failure, runtime, table_name, text};
 use super::traced::{Answer, Traced};
 use crate::engine::{Engine, Level, Unreachable};
@@ -147,6 +149,29 @@ impl Opened {
         let access = if read_only { "READ ONLY" } else { "READ WRITE" };
         client.batch_execute(&format!("BEGIN ISOLATION LEVEL {} {access}", level.name)).await?;
         Ok(Session { client, id: u64::from(id.unsigned_abs()), sql: Statements::new(&self.table) })
+    }
+}
+
+/// A server.
+pub(super) fn nodes(address: &str) -> Result<Box<dyn Concurrent>, String> {
+    let config: Config = address.parse().map_err(|error: Error| words(&error))?;
+    Ok(Box::new(Nodes::<Opened>(vec![config])))
+}
+
+impl Node for Opened {
+    type Address = Config;
+
+    async fn create(config: &Config, initial: &[(Key, Bytes)]) -> Result<Opened, Unreachable> {
+        Opened::new(config, initial).await.map_err(|error| Unreachable(words(&error)))
+    }
+
+    fn table(&self) -> &str {
+        &self.table
+    }
+
+    async fn join(config: &Config, table: &str) -> Result<Opened, Unreachable> {
+        let watcher = connect(config).await.map_err(|error| Unreachable(words(&error)))?;
+        Ok(Opened { config: config.clone(), table: table.to_owned(), watcher })
     }
 }
 

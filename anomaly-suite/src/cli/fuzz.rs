@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use isolde_types::Isolation;
 
 use super::{Usage, Verdict, engine, print};
-use crate::fuzz::{self, Failure, Limit, Shape, Tally, ThreadedFailure};
-use crate::report::Style;
+use crate::adapters;
+use crate::engine::Level;
+use crate::fuzz::{self, Failure, Limit, Shape, Sighting, Tally, ThreadedFailure};
+use crate::report::{Style, wrap};
 use crate::verdict::reported_code;
 
 #[derive(Args, Debug)]
@@ -41,9 +44,13 @@ pub(super) struct FuzzArgs {
     /// Where to write what failed (default: fuzz-SEED.schedule, or fuzz-SEED.jsonl for a history).
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The database: isolde, or control.
+    /// The database: isolde, control, or the address of a server of another one (docs/databases.md); several
+    /// addresses, with commas between them, for the nodes of a cluster.
     #[arg(long, default_value = "isolde")]
     db: String,
+    /// The level of all transactions at a server; Isolde's are at every one.
+    #[arg(long, value_parser = super::level)]
+    level: Option<Isolation>,
 }
 
 pub(super) fn run(args: &FuzzArgs, style: Style) -> Result<Verdict, Usage> {
@@ -51,6 +58,14 @@ pub(super) fn run(args: &FuzzArgs, style: Style) -> Result<Verdict, Usage> {
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let shape = Shape { txns: size(args.txns), keys: size(args.keys), operations: size(args.operations) };
     let limit = args.cases.map_or(Limit::Time(Duration::from_secs(args.duration)), Limit::Cases);
+    if args.db.contains("://") {
+        return at_servers(args, shape, seed, limit, style);
+    }
+    if args.level.is_some() {
+        return Err(Usage(
+            "--level is for the servers of other databases: the cases here are at every level".to_owned(),
+        ));
+    }
     let (bar, start) = (progress_bar(limit), Instant::now());
     let advance = |tally: &Tally| match limit {
         Limit::Cases(_) => bar.set_position(tally.cases),
@@ -74,6 +89,93 @@ pub(super) fn run(args: &FuzzArgs, style: Style) -> Result<Verdict, Usage> {
             failure.map_or(Ok(Verdict::AsDeclared), |failure| failed_in_threads(args, &failure))
         }
     }
+}
+
+/// Threads at the servers of another database.
+fn at_servers(args: &FuzzArgs, shape: Shape, seed: u64, limit: Limit, style: Style) -> Result<Verdict, Usage> {
+    let addresses: Vec<&str> = args.db.split(',').map(str::trim).collect();
+    let mut level = None;
+    for address in &addresses {
+        let engine = super::any_engine(address)?;
+        if let Err(why) = engine.reach() {
+            return Ok(super::unreachable(&*engine, &why));
+        }
+        let isolation = args.level.unwrap_or(Isolation::Serializable);
+        super::offered(&*engine, &[isolation], &[])?;
+        level = engine.levels().into_iter().find(|level| level.setting.isolation == isolation);
+    }
+    let level = level.ok_or_else(|| Usage("an address is needed".to_owned()))?;
+    let database = adapters::nodes(&addresses).map_err(|error| Usage(error.words(&args.db)))?;
+    let threads = usize::try_from(args.threads.unwrap_or(6)).unwrap_or(usize::MAX);
+    print(&format!("seed {seed}, {threads} threads at {}, {}\n", nodes(addresses.len()), level.name), None)?;
+    let (bar, start) = (progress_bar(limit), Instant::now());
+    let sighting = fuzz::servers(&*database, level, threads, shape, seed, limit, |tally| match limit {
+        Limit::Cases(_) => bar.set_position(tally.cases),
+        Limit::Time(_) => bar.set_position(start.elapsed().as_secs()),
+    });
+    bar.finish_and_clear();
+    match sighting {
+        Ok(sighting) => sighted(args, &sighting, level, start.elapsed(), style),
+        Err(why) => {
+            let _ = writeln!(anstream::stderr(), "error: {} cannot be reached: {why}", args.db);
+            Ok(Verdict::Unreachable)
+        }
+    }
+}
+
+fn nodes(count: usize) -> String {
+    if count == 1 { "one server".to_owned() } else { format!("{count} nodes") }
+}
+
+/// How many complaints are printed.
+const COMPLAINTS: usize = 10;
+
+/// What random histories at servers came to.
+fn sighted(
+    args: &FuzzArgs,
+    sighting: &Sighting,
+    level: Level,
+    elapsed: Duration,
+    style: Style,
+) -> Result<Verdict, Usage> {
+    let Tally { cases, transactions, committed, aborted, .. } = &sighting.tally;
+    let mut text = format!("{cases} cases in {:.1} s\n", elapsed.as_secs_f64());
+    let _ = writeln!(
+        text,
+        "{transactions} transactions: {committed} committed, {aborted} aborted, {} unknown",
+        sighting.unknown
+    );
+    for (anomaly, (seed, finding)) in &sighting.found {
+        let is_forbidden = level.promises.forbids().contains(anomaly);
+        let (glyph, owed) = if is_forbidden { (style.possible(), "forbidden") } else { (style.dot(), "allowed") };
+        let shown = sighting.tally.shown.get(anomaly).copied().unwrap_or_default();
+        let (code, title) = (reported_code(*anomaly), anomaly.title());
+        let _ = writeln!(text, "\n{glyph} {code} ({title}), {owed}: in {shown} cases; the smallest, of seed {seed}:");
+        let _ = writeln!(text, "{}", wrap(&finding.words, "  ").trim_end());
+        for edge in &finding.cycle {
+            let _ = writeln!(text, "    {}", edge.words);
+        }
+    }
+    if sighting.contradictory > 0 {
+        let cases = sighting.contradictory;
+        let glyph = style.possible();
+        let _ = writeln!(text, "\n{glyph} the records contradict themselves in {cases} cases, judged no further:");
+        for (seed, complaint) in sighting.complaints.iter().take(COMPLAINTS) {
+            let _ = writeln!(text, "  seed {seed}: {complaint}");
+        }
+        if sighting.complaints.len() > COMPLAINTS {
+            let _ = writeln!(text, "  and {} more", sighting.complaints.len() - COMPLAINTS);
+        }
+    }
+    if let Some((seed, history)) = &sighting.history {
+        let path = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("fuzz-{seed}.jsonl")));
+        print(&history.to_json_lines(), Some(&path))?;
+        let _ = writeln!(text, "\nthe first history that broke a promise, made small: {}", path.display());
+    }
+    let keeps = sighting.keeps(level);
+    text.push_str(if keeps { "\nnothing that the level forbids\n" } else { "" });
+    print(&text, None)?;
+    Ok(if keeps { Verdict::AsDeclared } else { Verdict::Violation })
 }
 
 fn seed_from_clock() -> u64 {

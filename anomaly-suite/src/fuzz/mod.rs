@@ -4,6 +4,7 @@
 //!  seed ──► case: programs at random levels and modes, in a random order of steps
 //!             │ run on one thread, by polling             (`cases`)
 //!             │ or by threads, with the recorder on       (`threads`)
+//!             │ or by threads at database servers         (`servers`)
 //!             ▼
 //!           history ──► checker: what each transaction's own level promises, contradictions,
 //!             │                  values that no serial order explains, transactions stuck for ever
@@ -18,6 +19,7 @@
 //! Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input" (2002).
 
 mod case;
+mod servers;
 mod shrink;
 mod threads;
 
@@ -31,6 +33,7 @@ use crate::engine::Engine;
 use crate::verdict::{Trial, trial};
 
 pub use case::Shape;
+pub use servers::{Sighting, servers};
 pub use threads::{ThreadedFailure, threads};
 
 /// How long to go on.

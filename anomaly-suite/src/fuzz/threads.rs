@@ -105,7 +105,7 @@ fn explain(seed: u64, complaint: Option<String>, words: Vec<String>, history: Hi
 
 /// Leaves out transactions, many at a time and then one by one, as long as the history still breaks a
 /// promise and does not contradict itself more than it did: a writer can go once its readers have.
-fn smallest(history: History) -> History {
+pub(super) fn smallest(history: History) -> History {
     let contradicts = !check(&history).complaints.is_empty();
     let still = |smaller: &History| {
         let report = check(smaller);
@@ -139,6 +139,7 @@ fn txns(history: &History) -> BTreeSet<TxnKey> {
 fn without(history: &History, some: &[TxnKey]) -> History {
     let mut smaller = history.clone();
     smaller.events.retain(|event| !some.contains(&event.txn()));
+    smaller.order.iter_mut().for_each(|(_, writes)| writes.retain(|(txn, _)| !some.contains(txn)));
     smaller
 }
 
