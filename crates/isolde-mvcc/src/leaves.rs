@@ -15,33 +15,38 @@
 //! Source: Lehman and Yao (1981), the part about walking right.
 
 use std::cmp;
-use std::collections::VecDeque;
 use std::ops::Bound;
 
-use bytes::Bytes;
 use isolde_types::sync::atomic::{AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use isolde_types::{Key, RecordCell, Span};
 
-use smallvec::SmallVec;
-
 use crate::fences::Fences;
 use crate::record::{PREFIX_BYTES, ReadAt, Record, prefix};
+use crate::rows::{Rows, STRETCH};
 
 /// How many records a leaf holds at most.
 const LEAF_RECORDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
 
 pub(crate) struct Leaf<C> {
-    low: Key,
+    low: Edge,
     inside: RwLock<Inside<C>>,
 }
 
 struct Inside<C> {
     entries: Vec<Entry<C>>,
     /// The first key after this leaf; `None` for the last leaf.
-    high: Option<Key>,
+    high: Option<Edge>,
     next: Option<Arc<Leaf<C>>>,
     dead: bool,
+}
+
+/// A key where a leaf begins or ends, beside its first bytes: they decide most comparisons, and to look
+/// at the key is to wait for memory that is far away.
+#[derive(Clone)]
+struct Edge {
+    prefix: u128,
+    key: Key,
 }
 
 /// A record as its leaf knows it: with enough of the key to compare and to return short keys without
@@ -50,6 +55,44 @@ pub(crate) struct Entry<C> {
     prefix: u128,
     key_len: usize,
     record: Arc<Record<C>>,
+}
+
+/// A key that is looked for.
+#[derive(Clone, Copy)]
+struct Sought<'k> {
+    prefix: u128,
+    key: &'k [u8],
+}
+
+impl<'k> Sought<'k> {
+    fn new(key: &'k [u8]) -> Sought<'k> {
+        Sought { prefix: prefix(key), key }
+    }
+
+    /// The order of another key, given by its first bytes, its length, and a way to see the whole, and
+    /// this one.
+    fn cmp_to<'o>(&self, prefix: u128, len: usize, whole: impl FnOnce() -> &'o [u8]) -> cmp::Ordering {
+        // Equal prefixes of short keys may still differ in zero bytes at their ends.
+        prefix.cmp(&self.prefix).then_with(|| match len.min(self.key.len()) {
+            0..=PREFIX_BYTES => len.cmp(&self.key.len()),
+            _ => whole().cmp(self.key),
+        })
+    }
+}
+
+impl Edge {
+    fn new(key: Key) -> Edge {
+        Edge { prefix: prefix(&key), key }
+    }
+
+    fn cmp(&self, sought: Sought<'_>) -> cmp::Ordering {
+        sought.cmp_to(self.prefix, self.key.len(), || &self.key)
+    }
+
+    /// The key; a copy of a short one, which costs less than a look at the place where it is counted.
+    fn key(&self) -> Key {
+        short_key(self.prefix, self.key.len()).unwrap_or_else(|| self.key.clone())
+    }
 }
 
 impl<C: RecordCell> Entry<C> {
@@ -62,19 +105,33 @@ impl<C: RecordCell> Entry<C> {
         &self.record
     }
 
-    /// The order of this key and another key, of which the prefix is given too.
-    fn cmp_key(&self, key: &[u8], key_prefix: u128) -> cmp::Ordering {
-        // Equal prefixes of short keys may still differ in zero bytes at their ends.
-        self.prefix.cmp(&key_prefix).then_with(|| match self.key_len.min(key.len()) {
-            0..=PREFIX_BYTES => self.key_len.cmp(&key.len()),
-            _ => self.record.key()[..].cmp(key),
-        })
+    pub(crate) fn prefix(&self) -> u128 {
+        self.prefix
+    }
+
+    pub(crate) fn key_len(&self) -> usize {
+        self.key_len
+    }
+
+    /// The order of this key and the other.
+    fn cmp(&self, sought: Sought<'_>) -> cmp::Ordering {
+        sought.cmp_to(self.prefix, self.key_len, || self.record.key())
+    }
+
+    /// The key; see [`Edge::key`].
+    fn key(&self) -> Key {
+        short_key(self.prefix, self.key_len).unwrap_or_else(|| self.record.key().clone())
     }
 }
 
+/// A key of which the prefix is all.
+fn short_key(prefix: u128, len: usize) -> Option<Key> {
+    prefix.to_be_bytes().get(..len).map(Key::copy_from_slice)
+}
+
 impl<C> Inside<C> {
-    fn ends_before(&self, key: &[u8]) -> bool {
-        self.high.as_ref().is_some_and(|high| high[..] <= *key)
+    fn ends_before(&self, key: Sought<'_>) -> bool {
+        self.high.as_ref().is_some_and(|high| high.cmp(key).is_le())
     }
 }
 
@@ -96,7 +153,7 @@ pub(crate) struct Leaves<C: RecordCell> {
 
 impl<C: RecordCell> Leaves<C> {
     pub fn new() -> Leaves<C> {
-        let first = Arc::new(Leaf::new(Key::new(), Vec::with_capacity(LEAF_RECORDS), None, None));
+        let first = Arc::new(Leaf::new(Edge::new(Key::new()), Vec::with_capacity(LEAF_RECORDS), None, None));
         Leaves { fences: Fences::new(), first, room: AtomicUsize::new(LEAF_RECORDS) }
     }
 
@@ -114,7 +171,7 @@ impl<C: RecordCell> Leaves<C> {
 
     /// The same for records in key order: begins where the last one was linked, which saves the search.
     pub fn link_after(&self, record: &Arc<Record<C>>, near: &mut Option<Arc<Leaf<C>>>) {
-        let before = near.take().filter(|leaf| leaf.low <= *record.key());
+        let before = near.take().filter(|leaf| leaf.low.cmp(Sought::new(record.key())).is_le());
         let leaf = before.unwrap_or_else(|| self.at_fence(Bound::Included(&record.key()[..])));
         *near = Some(self.link_from(leaf, record));
     }
@@ -127,7 +184,7 @@ impl<C: RecordCell> Leaves<C> {
             if inside.dead {
                 drop(inside);
                 leaf = self.at_fence(Bound::Included(&record.key()[..]));
-            } else if inside.ends_before(record.key()) {
+            } else if inside.ends_before(Sought::new(record.key())) {
                 let next = inside.next.clone();
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
@@ -144,8 +201,8 @@ impl<C: RecordCell> Leaves<C> {
         if record.cell().is_sealed() {
             return;
         }
-        let entry = Entry::new(record);
-        match inside.entries.binary_search_by(|other| other.cmp_key(record.key(), record.prefix())) {
+        let (entry, sought) = (Entry::new(record), Sought::new(record.key()));
+        match inside.entries.binary_search_by(|other| other.cmp(sought)) {
             Ok(place) => inside.entries[place] = entry,
             Err(place) if inside.entries.len() < LEAF_RECORDS => inside.entries.insert(place, entry),
             Err(place) => self.split(&mut inside, place, entry),
@@ -165,12 +222,12 @@ impl<C: RecordCell> Leaves<C> {
         } else {
             inside.entries.insert(place, entry);
         }
-        let Some(low) = right.first().map(|entry| entry.record.key().clone()) else { return };
+        let Some(low) = right.first().map(|entry| Edge::new(entry.record.key().clone())) else { return };
         let leaf = Arc::new(Leaf::new(low.clone(), right, inside.high.take(), inside.next.take()));
         inside.high = Some(low.clone());
         inside.next = Some(Arc::clone(&leaf));
         // Under the latch: once it is left, the new leaf may empty and its fence be removed.
-        self.fences.insert(low, leaf);
+        self.fences.insert(low.key, leaf);
         self.room.fetch_add(LEAF_RECORDS, Ordering::Relaxed);
     }
 
@@ -182,7 +239,7 @@ impl<C: RecordCell> Leaves<C> {
             if inside.dead {
                 drop(inside);
                 leaf = self.at_fence(Bound::Included(&record.key()[..]));
-            } else if inside.ends_before(record.key()) {
+            } else if inside.ends_before(Sought::new(record.key())) {
                 let next = inside.next.clone();
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
@@ -203,14 +260,14 @@ impl<C: RecordCell> Leaves<C> {
         if Arc::ptr_eq(leaf, &self.first) {
             return;
         }
-        let mut left = self.at_fence(Bound::Excluded(&leaf.low[..]));
+        let mut left = self.at_fence(Bound::Excluded(&leaf.low.key[..]));
         loop {
             let mut before = left.inside.write();
             let next = before.next.clone();
             match next {
                 _ if before.dead => {
                     drop(before);
-                    left = self.at_fence(Bound::Excluded(&leaf.low[..]));
+                    left = self.at_fence(Bound::Excluded(&leaf.low.key[..]));
                 }
                 Some(next) if Arc::ptr_eq(&next, leaf) => {
                     let mut inside = leaf.inside.write();
@@ -218,12 +275,12 @@ impl<C: RecordCell> Leaves<C> {
                         inside.dead = true;
                         before.next = inside.next.take();
                         before.high = inside.high.take();
-                        self.fences.remove(&leaf.low);
+                        self.fences.remove(&leaf.low.key);
                         self.room.fetch_sub(LEAF_RECORDS, Ordering::Relaxed);
                     }
                     return;
                 }
-                Some(next) if next.low < leaf.low => {
+                Some(next) if next.low.key < leaf.low.key => {
                     drop(before);
                     left = next;
                 }
@@ -243,12 +300,13 @@ impl<C: RecordCell> Leaves<C> {
         visit: impl FnOnce(&Arc<Leaf<C>>, &RwLockReadGuard<'_, Inside<C>>) -> R,
     ) -> R {
         let mut leaf = hint.unwrap_or_else(|| self.at_fence(Bound::Included(key)));
+        let sought = Sought::new(key);
         loop {
             let inside = leaf.inside.read();
             if inside.dead {
                 drop(inside);
                 leaf = self.at_fence(Bound::Included(key));
-            } else if inside.ends_before(key) {
+            } else if inside.ends_before(sought) {
                 let next = inside.next.clone();
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
@@ -276,9 +334,13 @@ impl<C: RecordCell> Leaves<C> {
         let start = rest.start.clone();
         let (from, next) = self.with_leaf(leaf.take(), &start, |leaf, inside| {
             let entries = within(&inside.entries, leaf, inside.high.as_ref(), rest);
+            if let Some(next) = &inside.next {
+                // On its way while the records are.
+                std::hint::black_box(next.low.prefix);
+            }
             match entries.get(visit(entries)) {
-                Some(left) => (Some(left.record.key().clone()), Some(Arc::clone(leaf))),
-                None => (inside.high.clone(), inside.next.clone()),
+                Some(left) => (Some(left.key()), Some(Arc::clone(leaf))),
+                None => (inside.high.as_ref().map(Edge::key), inside.next.clone()),
             }
         });
         match from {
@@ -303,7 +365,7 @@ impl<C: RecordCell> Leaves<C> {
             let inside = leaf.inside.read();
             // The leaf on the left of `end`: it ends there or beyond.
             let ends_early = match (&inside.high, &end) {
-                (Some(high), Some(end)) => high < end,
+                (Some(high), Some(end)) => high.key < *end,
                 (Some(_), None) => true,
                 (None, _) => false,
             };
@@ -319,41 +381,34 @@ impl<C: RecordCell> Leaves<C> {
                 break;
             }
         }
-        if leaf.low > cursor.rest.start {
-            cursor.rest.end = Some(leaf.low.clone());
+        if leaf.low.key > cursor.rest.start {
+            cursor.rest.end = Some(leaf.low.key.clone());
         } else {
             cursor.done = true;
         }
         !cursor.done
     }
 
-    /// Reads the next records of the cursor's span, at most a stretch of one leaf, and appends the rows
-    /// that are there, in key order; `false` when the span is done.
-    ///
-    /// The latches of a stretch of records are held together, so that the values' cache misses overlap
-    /// and are not met one by one. Whoever holds one of them takes no other latch, and all who take
-    /// several take them in key order.
-    pub fn rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut VecDeque<(Key, Bytes)>) -> bool {
+    /// Reads the next records of the cursor's span, at most a stretch of one leaf, in key order; `false`
+    /// when the span is done.
+    pub fn rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut Rows) -> bool {
         self.visit_some(cursor, |entries| {
             let stretch = entries.get(..STRETCH).unwrap_or(entries);
-            bring_near(stretch);
-            read_together(stretch, at, out);
+            out.read(stretch, at);
             stretch.len()
         })
     }
 
     /// Heap bytes of leaves and fences.
     pub fn bytes(&self) -> usize {
-        /// A fence's node in the skiplist: key, value, and a tower of two on average.
-        const FENCE: usize = 80;
         let leaf = size_of::<Leaf<C>>() + 2 * size_of::<usize>();
-        let leaves = self.fences.len() + 1;
-        self.room.load(Ordering::Relaxed) * size_of::<Entry<C>>() + leaves * (leaf + FENCE)
+        let room = self.room.load(Ordering::Relaxed);
+        room * size_of::<Entry<C>>() + room / LEAF_RECORDS * leaf + self.fences.bytes()
     }
 }
 
 impl<C> Leaf<C> {
-    fn new(low: Key, entries: Vec<Entry<C>>, high: Option<Key>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
+    fn new(low: Edge, entries: Vec<Entry<C>>, high: Option<Edge>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
         Leaf { low, inside: RwLock::new(Inside { entries, high, next, dead: false }) }
     }
 }
@@ -374,26 +429,6 @@ impl<C> Cursor<C> {
     }
 }
 
-/// How many records are latched together.
-const STRETCH: usize = 32;
-
-fn read_together<C: RecordCell>(stretch: &[Entry<C>], at: ReadAt, out: &mut VecDeque<(Key, Bytes)>) {
-    let latched: SmallVec<[_; STRETCH]> = stretch.iter().map(|entry| entry.record.latch()).collect();
-    let near = latched.iter().map(|chain| u64::from(chain.first_byte())).fold(0, |a, b| a ^ b);
-    std::hint::black_box(near);
-    let short_keys: Bytes = stretch.iter().flat_map(|entry| entry.prefix.to_be_bytes()).collect::<Vec<u8>>().into();
-    for (place, (entry, chain)) in stretch.iter().zip(&latched).enumerate() {
-        if let Some(value) = chain.value(at) {
-            let start = place * PREFIX_BYTES;
-            let key = match entry.key_len {
-                0..=PREFIX_BYTES => short_keys.slice(start..start + entry.key_len),
-                _ => entry.record.key().clone(),
-            };
-            out.push_back((key, value));
-        }
-    }
-}
-
 /// Loads something of each record before any of them is latched: the misses overlap.
 pub(crate) fn bring_near<C: RecordCell>(entries: &[Entry<C>]) {
     std::hint::black_box(entries.iter().map(|entry| entry.record.touch()).fold(0, |a, b| a ^ b));
@@ -403,17 +438,15 @@ pub(crate) fn bring_near<C: RecordCell>(entries: &[Entry<C>]) {
 fn within<'e, C: RecordCell>(
     entries: &'e [Entry<C>],
     leaf: &Leaf<C>,
-    high: Option<&Key>,
+    high: Option<&Edge>,
     span: &Span,
 ) -> &'e [Entry<C>] {
-    let before = |bound: &Key| {
-        let start = prefix(bound);
-        entries.partition_point(|entry| entry.cmp_key(bound, start).is_lt())
-    };
-    let from = if span.start <= leaf.low { 0 } else { before(&span.start) };
-    let to = match (&span.end, high) {
+    let before = |bound: Sought<'_>| entries.partition_point(|entry| entry.cmp(bound).is_lt());
+    let start = Sought::new(&span.start);
+    let from = if leaf.low.cmp(start).is_ge() { 0 } else { before(start) };
+    let to = match (span.end.as_deref().map(Sought::new), high) {
         (None, _) => entries.len(),
-        (Some(end), Some(high)) if high <= end => entries.len(),
+        (Some(end), Some(high)) if high.cmp(end).is_le() => entries.len(),
         (Some(end), _) => before(end),
     };
     entries.get(from..to).unwrap_or_default()
@@ -445,7 +478,8 @@ mod tests {
             let record: Arc<Record<NoCell>> = Arc::new(Record::new(a, 1, &Arc::default()));
             let entry = Entry::new(&record);
             for b in &keys {
-                assert_eq!(entry.cmp_key(b, prefix(b)), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(entry.cmp(Sought::new(b)), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(Edge::new(Key::copy_from_slice(a)).cmp(Sought::new(b)), a.cmp(b), "{a:?} {b:?}");
                 assert_eq!(record.is_of(b, prefix(b), 1), a == b, "{a:?} {b:?}");
             }
         }

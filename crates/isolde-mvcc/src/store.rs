@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, RecordCell, Span, Ts};
 
@@ -16,6 +15,7 @@ use crate::leaves::{Cursor, Leaves, bring_near};
 use crate::live::Live;
 use crate::points::Points;
 use crate::record::{Latest, ReadAt, Record, Shared};
+use crate::rows::Rows;
 use crate::status::Status;
 use crate::value::Packed;
 
@@ -169,9 +169,9 @@ impl<C: RecordCell> Store<C> {
         })
     }
 
-    /// Reads the next few records of the cursor's span in one go: appends the rows that `at` shows, in
-    /// key order; `false` when the span is done.
-    pub fn next_rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut VecDeque<(Key, Bytes)>) -> bool {
+    /// Reads the next few records of the cursor's span in one go, and keeps the rows that `at` shows,
+    /// in key order; `false` when the span is done. Call it when the rows before were taken.
+    pub fn next_rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut Rows) -> bool {
         self.leaves.rows(cursor, at, out)
     }
 

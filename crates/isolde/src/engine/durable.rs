@@ -340,7 +340,7 @@ impl Source for Rows<'_> {
         };
         let ts = own.as_ref().or(self.view.as_ref()).map_or(Ts::ZERO, View::ts);
         let mut cursor = self.core.store.cursor(Span::new(low.clone(), None));
-        let mut rows = std::collections::VecDeque::new();
+        let mut rows = isolde_mvcc::Rows::default();
         let mut more = true;
         while more {
             more = self.core.store.next_rows(&mut cursor, ReadAt::At(ts), &mut rows);

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use isolde_locks::{LockCell, Purpose};
-use isolde_mvcc::{Found, FoundVersion, ReadAt, View};
+use isolde_mvcc::{Found, FoundVersion, ReadAt, Rows, View};
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, LockMode, Span, Ts, mutant};
 
@@ -65,7 +65,7 @@ pub(crate) struct ScanCore {
     started: bool,
     /// Whether rows are read a leaf at a time, and those that were.
     reads_leaves: bool,
-    ready: VecDeque<(Key, Bytes)>,
+    ready: Rows,
     /// What was visible before the last leaf was fetched, where the scan looks at no one state.
     looked_at: Ts,
     /// How far a recorder has been told, from either end.
@@ -112,7 +112,7 @@ impl ScanCore {
             coverage: None,
             started: false,
             reads_leaves: false,
-            ready: VecDeque::new(),
+            ready: Rows::default(),
             looked_at: txn.core.timeline.visible(),
         }
     }
