@@ -41,12 +41,14 @@ struct Inside<C> {
     dead: bool,
 }
 
-/// A key where a leaf begins or ends, beside its first bytes: they decide most comparisons, and to look
-/// at the key is to wait for memory that is far away.
+/// A key where a leaf or a scan begins or ends. Of a short key it is a copy, so that neither comparing
+/// nor cloning one looks at memory that is far away.
 #[derive(Clone)]
 struct Edge {
     prefix: u128,
-    key: Key,
+    len: usize,
+    /// The whole, if it is longer than its prefix.
+    long: Option<Key>,
 }
 
 /// A record as its leaf knows it: with enough of the key to compare and to return short keys without
@@ -61,37 +63,48 @@ pub(crate) struct Entry<C> {
 #[derive(Clone, Copy)]
 struct Sought<'k> {
     prefix: u128,
-    key: &'k [u8],
+    len: usize,
+    /// The whole, if it is longer than its prefix.
+    long: &'k [u8],
 }
 
 impl<'k> Sought<'k> {
     fn new(key: &'k [u8]) -> Sought<'k> {
-        Sought { prefix: prefix(key), key }
+        Sought { prefix: prefix(key), len: key.len(), long: key }
     }
 
     /// The order of another key, given by its first bytes, its length, and a way to see the whole, and
     /// this one.
     fn cmp_to<'o>(&self, prefix: u128, len: usize, whole: impl FnOnce() -> &'o [u8]) -> cmp::Ordering {
         // Equal prefixes of short keys may still differ in zero bytes at their ends.
-        prefix.cmp(&self.prefix).then_with(|| match len.min(self.key.len()) {
-            0..=PREFIX_BYTES => len.cmp(&self.key.len()),
-            _ => whole().cmp(self.key),
+        prefix.cmp(&self.prefix).then_with(|| match len.min(self.len) {
+            0..=PREFIX_BYTES => len.cmp(&self.len),
+            _ => whole().cmp(self.long),
         })
     }
 }
 
 impl Edge {
-    fn new(key: Key) -> Edge {
-        Edge { prefix: prefix(&key), key }
+    /// At a key, of which the whole is asked for only if it is long.
+    fn new(prefix: u128, len: usize, whole: impl FnOnce() -> Key) -> Edge {
+        Edge { prefix, len, long: (len > PREFIX_BYTES).then(whole) }
+    }
+
+    fn at(key: &Key) -> Edge {
+        Edge::new(prefix(key), key.len(), || key.clone())
+    }
+
+    fn key(&self) -> Key {
+        let short = || self.prefix.to_be_bytes().get(..self.len).map(Key::copy_from_slice);
+        self.long.clone().or_else(short).unwrap_or_default()
+    }
+
+    fn sought(&self) -> Sought<'_> {
+        Sought { prefix: self.prefix, len: self.len, long: self.long.as_deref().unwrap_or_default() }
     }
 
     fn cmp(&self, sought: Sought<'_>) -> cmp::Ordering {
-        sought.cmp_to(self.prefix, self.key.len(), || &self.key)
-    }
-
-    /// The key; a copy of a short one, which costs less than a look at the place where it is counted.
-    fn key(&self) -> Key {
-        short_key(self.prefix, self.key.len()).unwrap_or_else(|| self.key.clone())
+        sought.cmp_to(self.prefix, self.len, || self.long.as_deref().unwrap_or_default())
     }
 }
 
@@ -118,15 +131,9 @@ impl<C: RecordCell> Entry<C> {
         sought.cmp_to(self.prefix, self.key_len, || self.record.key())
     }
 
-    /// The key; see [`Edge::key`].
-    fn key(&self) -> Key {
-        short_key(self.prefix, self.key_len).unwrap_or_else(|| self.record.key().clone())
+    fn edge(&self) -> Edge {
+        Edge::new(self.prefix, self.key_len, || self.record.key().clone())
     }
-}
-
-/// A key of which the prefix is all.
-fn short_key(prefix: u128, len: usize) -> Option<Key> {
-    prefix.to_be_bytes().get(..len).map(Key::copy_from_slice)
 }
 
 impl<C> Inside<C> {
@@ -137,7 +144,8 @@ impl<C> Inside<C> {
 
 /// Where a scan of a span is: what is left of it, from both ends. It borrows nothing.
 pub struct Cursor<C> {
-    rest: Span,
+    start: Edge,
+    end: Option<Edge>,
     done: bool,
     /// The leaf where the front goes on, if it is known.
     leaf: Option<Arc<Leaf<C>>>,
@@ -153,7 +161,7 @@ pub(crate) struct Leaves<C: RecordCell> {
 
 impl<C: RecordCell> Leaves<C> {
     pub fn new() -> Leaves<C> {
-        let first = Arc::new(Leaf::new(Edge::new(Key::new()), Vec::with_capacity(LEAF_RECORDS), None, None));
+        let first = Arc::new(Leaf::new(Edge::at(&Key::new()), Vec::with_capacity(LEAF_RECORDS), None, None));
         Leaves { fences: Fences::new(), first, room: AtomicUsize::new(LEAF_RECORDS) }
     }
 
@@ -222,12 +230,12 @@ impl<C: RecordCell> Leaves<C> {
         } else {
             inside.entries.insert(place, entry);
         }
-        let Some(low) = right.first().map(|entry| Edge::new(entry.record.key().clone())) else { return };
+        let Some(low) = right.first().map(Entry::edge) else { return };
         let leaf = Arc::new(Leaf::new(low.clone(), right, inside.high.take(), inside.next.take()));
         inside.high = Some(low.clone());
         inside.next = Some(Arc::clone(&leaf));
         // Under the latch: once it is left, the new leaf may empty and its fence be removed.
-        self.fences.insert(low.key, leaf);
+        self.fences.insert(low.key(), leaf);
         self.room.fetch_add(LEAF_RECORDS, Ordering::Relaxed);
     }
 
@@ -260,14 +268,15 @@ impl<C: RecordCell> Leaves<C> {
         if Arc::ptr_eq(leaf, &self.first) {
             return;
         }
-        let mut left = self.at_fence(Bound::Excluded(&leaf.low.key[..]));
+        let low = leaf.low.key();
+        let mut left = self.at_fence(Bound::Excluded(&low[..]));
         loop {
             let mut before = left.inside.write();
             let next = before.next.clone();
             match next {
                 _ if before.dead => {
                     drop(before);
-                    left = self.at_fence(Bound::Excluded(&leaf.low.key[..]));
+                    left = self.at_fence(Bound::Excluded(&low[..]));
                 }
                 Some(next) if Arc::ptr_eq(&next, leaf) => {
                     let mut inside = leaf.inside.write();
@@ -275,12 +284,12 @@ impl<C: RecordCell> Leaves<C> {
                         inside.dead = true;
                         before.next = inside.next.take();
                         before.high = inside.high.take();
-                        self.fences.remove(&leaf.low.key);
+                        self.fences.remove(&low);
                         self.room.fetch_sub(LEAF_RECORDS, Ordering::Relaxed);
                     }
                     return;
                 }
-                Some(next) if next.low.key < leaf.low.key => {
+                Some(next) if next.low.cmp(leaf.low.sought()).is_lt() => {
                     drop(before);
                     left = next;
                 }
@@ -292,21 +301,21 @@ impl<C: RecordCell> Leaves<C> {
 
     // --- scanning ------------------------------------------------------------------------------------
 
-    /// The leaf in which `key` belongs, latched, from a hint or the fences.
+    /// The leaf in which `edge` belongs, latched, from a hint or the fences.
     fn with_leaf<R>(
         &self,
         hint: Option<Arc<Leaf<C>>>,
-        key: &[u8],
+        edge: &Edge,
         visit: impl FnOnce(&Arc<Leaf<C>>, &RwLockReadGuard<'_, Inside<C>>) -> R,
     ) -> R {
-        let mut leaf = hint.unwrap_or_else(|| self.at_fence(Bound::Included(key)));
-        let sought = Sought::new(key);
+        let from_fences = || self.at_fence(Bound::Included(&edge.key()[..]));
+        let mut leaf = hint.unwrap_or_else(from_fences);
         loop {
             let inside = leaf.inside.read();
             if inside.dead {
                 drop(inside);
-                leaf = self.at_fence(Bound::Included(key));
-            } else if inside.ends_before(sought) {
+                leaf = from_fences();
+            } else if inside.ends_before(edge.sought()) {
                 let next = inside.next.clone();
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
@@ -330,22 +339,21 @@ impl<C: RecordCell> Leaves<C> {
         if cursor.done {
             return false;
         }
-        let Cursor { rest, leaf, .. } = cursor;
-        let start = rest.start.clone();
-        let (from, next) = self.with_leaf(leaf.take(), &start, |leaf, inside| {
-            let entries = within(&inside.entries, leaf, inside.high.as_ref(), rest);
+        let Cursor { start, end, leaf, .. } = cursor;
+        let (from, next) = self.with_leaf(leaf.take(), start, |leaf, inside| {
+            let entries = within(leaf, inside, start, end.as_ref());
             if let Some(next) = &inside.next {
                 // On its way while the records are.
                 std::hint::black_box(next.low.prefix);
             }
             match entries.get(visit(entries)) {
-                Some(left) => (Some(left.key()), Some(Arc::clone(leaf))),
-                None => (inside.high.as_ref().map(Edge::key), inside.next.clone()),
+                Some(left) => (Some(left.edge()), Some(Arc::clone(leaf))),
+                None => (inside.high.clone(), inside.next.clone()),
             }
         });
         match from {
-            Some(from) if rest.contains(&from) => {
-                rest.start = from;
+            Some(from) if end.as_ref().is_none_or(|end| from.cmp(end.sought()).is_lt()) => {
+                *start = from;
                 *leaf = next;
             }
             _ => cursor.done = true,
@@ -358,14 +366,14 @@ impl<C: RecordCell> Leaves<C> {
         if cursor.done {
             return false;
         }
-        let end = cursor.rest.end.clone();
+        let end = cursor.end.as_ref().map(Edge::key);
         let bound = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut leaf = self.at_fence(bound);
         loop {
             let inside = leaf.inside.read();
             // The leaf on the left of `end`: it ends there or beyond.
-            let ends_early = match (&inside.high, &end) {
-                (Some(high), Some(end)) => high.key < *end,
+            let ends_early = match (&inside.high, &cursor.end) {
+                (Some(high), Some(end)) => high.cmp(end.sought()).is_lt(),
                 (Some(_), None) => true,
                 (None, _) => false,
             };
@@ -377,12 +385,12 @@ impl<C: RecordCell> Leaves<C> {
                 drop(inside);
                 leaf = next.unwrap_or_else(|| Arc::clone(&self.first));
             } else {
-                visit(within(&inside.entries, &leaf, inside.high.as_ref(), &cursor.rest));
+                visit(within(&leaf, &inside, &cursor.start, cursor.end.as_ref()));
                 break;
             }
         }
-        if leaf.low.key > cursor.rest.start {
-            cursor.rest.end = Some(leaf.low.key.clone());
+        if leaf.low.cmp(cursor.start.sought()).is_gt() {
+            cursor.end = Some(leaf.low.clone());
         } else {
             cursor.done = true;
         }
@@ -424,8 +432,9 @@ impl<C: RecordCell> Drop for Leaves<C> {
 }
 
 impl<C> Cursor<C> {
-    pub(crate) fn new(span: Span) -> Cursor<C> {
-        Cursor { done: span.is_empty(), rest: span, leaf: None }
+    pub(crate) fn new(span: &Span) -> Cursor<C> {
+        let (start, end) = (Edge::at(&span.start), span.end.as_ref().map(Edge::at));
+        Cursor { start, end, done: span.is_empty(), leaf: None }
     }
 }
 
@@ -434,19 +443,19 @@ pub(crate) fn bring_near<C: RecordCell>(entries: &[Entry<C>]) {
     std::hint::black_box(entries.iter().map(|entry| entry.record.touch()).fold(0, |a, b| a ^ b));
 }
 
-/// The entries of a leaf that lie in a span. Looks only for the bounds that lie inside of the leaf.
+/// The entries of a leaf from one key to before another. Looks only for those that lie inside of the leaf.
 fn within<'e, C: RecordCell>(
-    entries: &'e [Entry<C>],
     leaf: &Leaf<C>,
-    high: Option<&Edge>,
-    span: &Span,
+    inside: &'e Inside<C>,
+    start: &Edge,
+    end: Option<&Edge>,
 ) -> &'e [Entry<C>] {
-    let before = |bound: Sought<'_>| entries.partition_point(|entry| entry.cmp(bound).is_lt());
-    let start = Sought::new(&span.start);
-    let from = if leaf.low.cmp(start).is_ge() { 0 } else { before(start) };
-    let to = match (span.end.as_deref().map(Sought::new), high) {
+    let entries = &inside.entries;
+    let before = |edge: &Edge| entries.partition_point(|entry| entry.cmp(edge.sought()).is_lt());
+    let from = if leaf.low.cmp(start.sought()).is_ge() { 0 } else { before(start) };
+    let to = match (end, &inside.high) {
         (None, _) => entries.len(),
-        (Some(end), Some(high)) if high.cmp(end).is_le() => entries.len(),
+        (Some(end), Some(high)) if high.cmp(end.sought()).is_le() => entries.len(),
         (Some(end), _) => before(end),
     };
     entries.get(from..to).unwrap_or_default()
@@ -479,7 +488,11 @@ mod tests {
             let entry = Entry::new(&record);
             for b in &keys {
                 assert_eq!(entry.cmp(Sought::new(b)), a.cmp(b), "{a:?} {b:?}");
-                assert_eq!(Edge::new(Key::copy_from_slice(a)).cmp(Sought::new(b)), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(
+                    Edge::at(&Key::copy_from_slice(a)).cmp(Edge::at(&Key::copy_from_slice(b)).sought()),
+                    a.cmp(b),
+                    "{a:?} {b:?}"
+                );
                 assert_eq!(record.is_of(b, prefix(b), 1), a == b, "{a:?} {b:?}");
             }
         }

@@ -11,7 +11,7 @@ use crate::record::{PREFIX_BYTES, ReadAt};
 
 /// How many records are read together: enough for their misses to overlap, few enough that a scan that
 /// is left early has not read much in vain.
-pub(crate) const STRETCH: usize = 16;
+pub(crate) const STRETCH: usize = 24;
 
 /// Rows that were read and not handed out, in key order.
 #[derive(Debug, Default)]
@@ -24,8 +24,20 @@ pub struct Rows {
 #[derive(Debug)]
 enum RowKey {
     /// A part of `short_keys`.
-    Short { place: u16, len: u16 },
+    Short {
+        place: usize,
+        len: usize,
+    },
     Whole(Key),
+}
+
+/// The short keys of a stretch, in the allocation that also counts the references to them.
+struct ShortKeys([[u8; PREFIX_BYTES]; STRETCH]);
+
+impl AsRef<[u8]> for ShortKeys {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_flattened()
+    }
 }
 
 impl Rows {
@@ -52,8 +64,8 @@ impl Rows {
     fn key(&self, key: RowKey) -> Key {
         match key {
             RowKey::Short { place, len } => {
-                let start = usize::from(place) * PREFIX_BYTES;
-                self.short_keys.slice(start..start + usize::from(len))
+                let start = place * PREFIX_BYTES;
+                self.short_keys.slice(start..start + len)
             }
             RowKey::Whole(key) => key,
         }
@@ -70,19 +82,20 @@ impl Rows {
         let latched: SmallVec<[_; STRETCH]> = stretch.iter().map(|entry| entry.record().latch()).collect();
         let near = latched.iter().map(|chain| u64::from(chain.first_byte())).fold(0, |a, b| a ^ b);
         std::hint::black_box(near);
-        let mut short_keys = Vec::with_capacity(stretch.len() * PREFIX_BYTES);
-        for (entry, chain) in stretch.iter().zip(&latched) {
+        let mut short_keys = ShortKeys([[0; PREFIX_BYTES]; STRETCH]);
+        self.rows.reserve(stretch.len());
+        let places = (0..).zip(&mut short_keys.0);
+        for ((entry, chain), (place, short)) in stretch.iter().zip(&latched).zip(places) {
             let Some(value) = chain.value(at) else { continue };
-            let key = match u16::try_from(entry.key_len()) {
-                Ok(len) if usize::from(len) <= PREFIX_BYTES => {
-                    let place = u16::try_from(short_keys.len() / PREFIX_BYTES).unwrap_or(0);
-                    short_keys.extend_from_slice(&entry.prefix().to_be_bytes());
-                    RowKey::Short { place, len }
+            let key = match entry.key_len() {
+                0..=PREFIX_BYTES => {
+                    *short = entry.prefix().to_be_bytes();
+                    RowKey::Short { place, len: entry.key_len() }
                 }
                 _ => RowKey::Whole(entry.record().key().clone()),
             };
             self.rows.push_back((key, value));
         }
-        self.short_keys = short_keys.into();
+        self.short_keys = Bytes::from_owner(short_keys);
     }
 }

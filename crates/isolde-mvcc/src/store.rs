@@ -149,7 +149,7 @@ impl<C: RecordCell> Store<C> {
     /// A cursor over a span. It borrows nothing, and goes from both ends.
     #[must_use]
     pub fn cursor(&self, span: Span) -> Cursor<C> {
-        Cursor::new(span)
+        Cursor::new(&span)
     }
 
     /// Appends the next records of the cursor's span, up to a leaf of them, in ascending order;

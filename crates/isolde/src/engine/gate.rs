@@ -54,6 +54,7 @@ impl Gate {
     }
 
     /// Whether operations may still enter.
+    #[inline]
     pub fn is_open(&self) -> bool {
         self.word.load(Ordering::Acquire) & (ENDING | WOUNDED) == 0
     }

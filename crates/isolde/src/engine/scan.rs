@@ -117,15 +117,17 @@ impl ScanCore {
         }
     }
 
-    /// Rows that are there already, or can be read a leaf at a time: where nothing is locked, marked,
-    /// certified, recorded or written by the transaction itself. `None` where [`next`](Self::next)
-    /// must be asked.
+    /// A row that was read ahead.
+    #[inline]
+    pub fn take_ready(&mut self) -> Option<(Key, Bytes)> {
+        if self.ready.is_empty() || !self.txn.is_open() { None } else { self.ready.pop_front() }
+    }
+
+    /// Rows that can be read a leaf at a time: where nothing is locked, marked, certified, recorded or
+    /// written by the transaction itself. `None` where [`next`](Self::next) must be asked.
     pub fn next_ready(&mut self) -> Option<Result<(Key, Bytes)>> {
-        if let Some(row) = self.ready.pop_front() {
-            return match self.txn.check_open() {
-                Ok(()) => Some(Ok(row)),
-                Err(ended) => Some(Err(ended)),
-            };
+        if !self.ready.is_empty() {
+            return Some(self.txn.check_open().and_then(|()| self.ready.pop_front().ok_or(Error::TransactionEnded)));
         }
         if !self.reads_leaves {
             return None;

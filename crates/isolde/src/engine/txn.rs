@@ -217,8 +217,13 @@ impl TxnInner {
     }
 
     /// Whether operations may still run; why not.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.gate.is_open()
+    }
+
     pub fn check_open(&self) -> Result<()> {
-        if self.gate.is_open() { Ok(()) } else { Err(self.ended_error()) }
+        if self.is_open() { Ok(()) } else { Err(self.ended_error()) }
     }
 
     /// Goes inside, until the guard is dropped: for work that does not wait.

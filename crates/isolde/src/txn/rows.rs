@@ -113,8 +113,12 @@ impl Scan {
 impl Iterator for Scan {
     type Item = Result<(Key, Bytes)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(End::Front)
+        match self.core.take_ready() {
+            Some(row) => Some(Ok(row)),
+            None => self.step(End::Front),
+        }
     }
 }
 
