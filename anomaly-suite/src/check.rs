@@ -68,6 +68,7 @@ struct CheckDoc<'c> {
     findings: Vec<FindingDoc<'c>>,
     complaints: &'c [String],
     doubts: &'c [String],
+    assumptions: &'c [String],
 }
 
 #[derive(Serialize)]
@@ -118,6 +119,13 @@ impl Checked {
         }
     }
 
+    fn assumptions(&self) -> &[String] {
+        match &self.owed {
+            Owed::Model(judgement) => &judgement.assumptions,
+            Owed::Own(_) => &[],
+        }
+    }
+
     fn committed(&self) -> usize {
         match &self.owed {
             Owed::Model(judgement) => judgement.committed,
@@ -147,6 +155,7 @@ impl Checked {
             findings: self.findings().iter().map(|finding| self.finding_doc(finding)).collect(),
             complaints: self.complaints(),
             doubts: self.doubts(),
+            assumptions: self.assumptions(),
         };
         let text = serde_json::to_string(&doc);
         text.unwrap_or_else(|error| panic!("strings, numbers and lists are always JSON: {error}")) + "\n"
@@ -179,6 +188,7 @@ impl Checked {
         }
         lines(&mut text, "The records contradict themselves", self.complaints(), style);
         lines(&mut text, "Not known", self.doubts(), style);
+        lines(&mut text, "Assumed", self.assumptions(), style);
         let allowed: Vec<String> =
             allowed.iter().map(|found| format!("{} ({})", found.anomaly.code(), found.anomaly.title())).collect();
         if !allowed.is_empty() {

@@ -67,7 +67,7 @@ fn json_says_what_text_says() {
             "anomaly": "G2-item", "title": "write skew", "forbidden": true, "words": words,
             "cycle": [{"from": "T1", "to": "T2", "type": "rw", "key": "x"},
                       {"from": "T2", "to": "T1", "type": "rw", "key": "y"}]}],
-        "complaints": [], "doubts": []});
+        "complaints": [], "doubts": [], "assumptions": []});
     assert_eq!(doc, expected);
     let allowed = check(WRITE_SKEW, &["--format", "json", "--model", "snapshot", "--without-real-time"]);
     let doc: Value = serde_json::from_str(&allowed.out).unwrap();

@@ -100,6 +100,14 @@ fn what_is_not_known_is_said() {
     let garbage = of_committed(&["[[:w x 1]]", "[[:r x 3]]"], Isolation::Serializable);
     assert_eq!(garbage.verdict, Verdict::Unknown);
     assert_eq!(garbage.doubts, ["x=3 was read, and nobody wrote it"]);
+    // What was there before the recording began explains it at a level without real time, and is said.
+    let earlier = of_committed(&["[[:w x 1]]", "[[:r x 3]]"], Isolation::Snapshot);
+    assert_eq!((earlier.verdict, earlier.assumptions.len()), (Verdict::Holds, 1), "{earlier:#?}");
+    // Where the key was read as absent, or as something else that nobody wrote, nothing explains it.
+    for other in ["[[:r x nil]]", "[[:r x 4]]"] {
+        let garbage = of_committed(&["[[:w x 1]]", "[[:r x 3]]", other], Isolation::ReadCommitted);
+        assert_eq!(garbage.verdict, Verdict::Unknown, "{garbage:#?}");
+    }
     let both = of_committed(&["[[:append x 1]]", "[[:append x 1]]", "[[:r x [1]]]"], Isolation::ReadCommitted);
     assert_eq!(both.verdict, Verdict::Unknown);
     assert!(both.doubts[0].contains("both appended 1"), "{both:#?}");

@@ -16,6 +16,8 @@ pub(super) struct Inferred<'o> {
     pub findings: Vec<Finding>,
     /// What keeps a level from being shown to hold, in words.
     pub doubts: Vec<String>,
+    /// What is assumed of the history, in its favour, in words.
+    pub assumptions: Vec<String>,
 }
 
 /// A write: its transaction, and its number there.

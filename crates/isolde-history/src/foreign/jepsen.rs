@@ -67,7 +67,7 @@ impl<'t> Builder<'t> {
     fn finish(mut self) -> Observed {
         let keys = sort_keys(self.keys.texts, &mut self.txns);
         let kind = self.kind.unwrap_or(Kind::Registers);
-        Observed { kind, txns: self.txns, keys, values: self.values.texts, initial: Initial::Absent }
+        Observed { kind, txns: self.txns, keys, values: self.values.texts, initial: Initial::AbsentOrUnwritten }
     }
 
     fn operation(&mut self, datum: &Datum) -> Result<(), Wrong> {

@@ -7,7 +7,7 @@ use super::infer::Inferred;
 use super::lists::Lists;
 use super::observed::{Kind, Observed};
 use super::solve::{Answer, solve};
-use super::values;
+use super::values::{self, Assume};
 use crate::check::{Edge, Finding, findings};
 use crate::explain;
 use crate::graph::{EdgeKind, Graph};
@@ -77,6 +77,9 @@ pub struct Judgement {
     pub complaints: Vec<String>,
     /// What keeps the verdict from being that the level holds, in words.
     pub doubts: Vec<String>,
+    /// What was assumed in favour of the history, in words. Nothing is where the level is violated: that
+    /// does not rest on an assumption.
+    pub assumptions: Vec<String>,
     /// How many transactions committed.
     pub committed: usize,
 }
@@ -94,7 +97,7 @@ impl Judgement {
             (false, true) => Verdict::Holds,
             (false, false) => Verdict::Unknown,
         };
-        Judgement { verdict, model, findings, complaints, doubts, committed: 0 }
+        Judgement { verdict, model, findings, complaints, doubts, assumptions: Vec::new(), committed: 0 }
     }
 }
 
@@ -132,13 +135,18 @@ impl Observed {
             }
             Kind::Registers => {
                 let texts = values::Texts::of(self);
-                self.judge_inferred(values::infer(self, &texts), model)
+                let favoured = self.judge_inferred(values::infer(self, &texts, Assume::Initial), model);
+                let assumes = !favoured.assumptions.is_empty();
+                if assumes && favoured.verdict == Verdict::Violated {
+                    return self.judge_inferred(values::infer(self, &texts, Assume::Nothing), model);
+                }
+                favoured
             }
         }
     }
 
     fn judge_inferred(&self, inferred: Inferred<'_>, model: Model) -> Judgement {
-        let Inferred { mut resolved, findings: known, mut doubts } = inferred;
+        let Inferred { mut resolved, findings: known, mut doubts, assumptions } = inferred;
         let complaints = std::mem::take(&mut resolved.complaints);
         let graph = Graph::of(&resolved);
         if graph.cut {
@@ -152,6 +160,7 @@ impl Observed {
         let committed = resolved.committed().count();
         let mut judgement = Judgement::of(model, found, complaints, doubts);
         judgement.committed = committed;
+        judgement.assumptions = assumptions;
         let sessions: Vec<(usize, usize)> =
             (0..).zip(&self.txns).filter_map(|(txn, observed)| Some((observed.after?, txn))).collect();
         judgement.search(&resolved, &graph, &sessions);

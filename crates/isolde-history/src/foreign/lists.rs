@@ -92,8 +92,12 @@ impl<'o> Lists<'o> {
     pub fn infer(&self, texts: &'o Texts) -> Inferred<'o> {
         let txns = transactions(self.observed, &self.outcomes, |value| &texts.values[value]);
         let keys = self.observed.keys.iter().collect();
-        let mut inferred =
-            Inferred { resolved: Resolved { txns, keys, ..Resolved::default() }, findings: vec![], doubts: vec![] };
+        let mut inferred = Inferred {
+            resolved: Resolved { txns, keys, ..Resolved::default() },
+            findings: vec![],
+            doubts: vec![],
+            assumptions: vec![],
+        };
         inferred.resolved.internal.clone_from(&self.internal);
         let last = last_writes(&inferred.resolved.txns, self.observed.keys.len());
         for (key, last) in last.into_iter().enumerate() {

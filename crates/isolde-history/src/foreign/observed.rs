@@ -13,7 +13,7 @@ pub struct Observed {
     pub(super) txns: Vec<ObservedTxn>,
     pub(super) keys: Vec<Key>,
     pub(super) values: Vec<String>,
-    /// Whether an unwritten value is the initial one; else only `nil` is.
+    /// Which value is the initial one.
     pub(super) initial: Initial,
 }
 
@@ -29,10 +29,10 @@ pub(super) enum Kind {
 /// What a register held at first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Initial {
-    /// Nothing.
-    Absent,
-    /// The one value that was read and that nobody wrote.
+    /// The one value that was read and that nobody wrote: the format says so.
     Unwritten,
+    /// Nothing; or, if nobody read the key as absent, that value, which is an assumption.
+    AbsentOrUnwritten,
 }
 
 /// A transaction as it was observed.
@@ -60,6 +60,13 @@ pub(super) enum Op {
 }
 
 impl Op {
+    pub fn key_read_as_absent(&self) -> Option<usize> {
+        match self {
+            Op::Read { key, value: None } => Some(*key),
+            _ => None,
+        }
+    }
+
     pub fn is_read(&self) -> bool {
         matches!(self, Op::ReadList { .. } | Op::Read { .. })
     }

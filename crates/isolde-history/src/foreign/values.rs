@@ -4,7 +4,7 @@
 //! which read a version and wrote the key wrote a later one. The rest of the order is for
 //! [`solve`](super::solve) to find.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -21,16 +21,23 @@ impl Texts {
     }
 }
 
+/// Whether to assume in favour of a history what it does not say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Assume {
+    Initial,
+    Nothing,
+}
+
 /// Infers the versions of a history of registers.
-pub(super) fn infer<'o>(observed: &'o Observed, texts: &'o Texts) -> Inferred<'o> {
+pub(super) fn infer<'o>(observed: &'o Observed, texts: &'o Texts, assume: Assume) -> Inferred<'o> {
     let writers = Writers::of(observed);
     let outcomes = writers.outcomes(observed);
     let txns = transactions(observed, &outcomes, |value| &texts.0[value]);
     let keys = observed.keys.iter().collect();
     let resolved = Resolved { txns, keys, ..Resolved::default() };
-    let inferred = Inferred { resolved, findings: Vec::new(), doubts: Vec::new() };
+    let inferred = Inferred { resolved, findings: Vec::new(), doubts: Vec::new(), assumptions: Vec::new() };
     let mut registers = Registers { observed, texts, writers, initial: HashMap::new(), inferred };
-    registers.find_initial();
+    registers.find_initial(assume);
     registers.add_keys();
     registers.add_reads();
     registers.inferred
@@ -54,14 +61,17 @@ enum Source {
 
 impl<'o> Registers<'o> {
     /// The values that nobody wrote: the initial one of each key, if such a value is initial at all.
-    fn find_initial(&mut self) {
-        let committed = self.observed.txns.iter().filter(|txn| txn.outcome == Outcome::Committed);
-        for op in committed.flat_map(|txn| &txn.ops) {
+    fn find_initial(&mut self, assume: Assume) {
+        let assumes = self.observed.initial == Initial::AbsentOrUnwritten;
+        let absent: HashSet<usize> = committed_ops(self.observed).filter_map(Op::key_read_as_absent).collect();
+        for op in committed_ops(self.observed) {
             let Op::Read { key, value: Some(value) } = op else { continue };
             match self.writers.find(*key, *value) {
-                Found::Nobody if self.observed.initial == Initial::Unwritten => {
+                Found::Nobody if !assumes || (assume == Assume::Initial && !absent.contains(key)) => {
                     let known = *self.initial.entry(*key).or_insert(*value);
-                    if known != *value {
+                    if known == *value && assumes {
+                        self.assume(*key, *value);
+                    } else if known != *value {
                         self.doubt(*key, *value, &format!("nobody wrote it, nor {}", self.observed.values[known]));
                     }
                 }
@@ -73,8 +83,17 @@ impl<'o> Registers<'o> {
                 Found::One(_) => {}
             }
         }
-        self.inferred.doubts.sort();
-        self.inferred.doubts.dedup();
+        for words in [&mut self.inferred.doubts, &mut self.inferred.assumptions] {
+            words.sort();
+            words.dedup();
+        }
+    }
+
+    fn assume(&mut self, key: usize, value: usize) {
+        let (key, value) = (self.observed.keys[key].escape_ascii(), &self.observed.values[value]);
+        self.inferred
+            .assumptions
+            .push(format!("{key}={value} was there from the beginning: it was read, and nobody wrote it"));
     }
 
     fn doubt(&mut self, key: usize, value: usize, why: &str) {
@@ -200,6 +219,10 @@ impl<'o> Registers<'o> {
             None => Seen::Aborted(txn),
         })
     }
+}
+
+fn committed_ops(observed: &Observed) -> impl Iterator<Item = &Op> {
+    observed.txns.iter().filter(|txn| txn.outcome == Outcome::Committed).flat_map(|txn| &txn.ops)
 }
 
 /// Which versions come before which, of those whose place is not known: each was written after the one
