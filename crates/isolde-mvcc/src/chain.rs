@@ -58,6 +58,12 @@ pub(crate) struct Removed {
     older: Option<Box<Older>>,
 }
 
+impl Removed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_flight.is_none() && self.newest.is_none() && self.older.is_none()
+    }
+}
+
 /// How many versions and bytes a change added to a chain.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Size {

@@ -36,7 +36,7 @@ mod views;
 
 pub use leaves::Cursor;
 pub use live::Live;
-pub use record::{Found, FoundVersion, Latest, ReadAt, Record};
+pub use record::{Found, FoundVersion, Latest, ReadAt, Record, Settled};
 pub use rows::Rows;
 pub use status::{Exposure, State, Status};
 pub use store::{SpanCheck, Store, StoreStats, Swept};

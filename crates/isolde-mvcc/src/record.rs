@@ -59,6 +59,16 @@ pub enum Latest {
     Undecided(Ts),
 }
 
+/// What settling a record came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "what is left is for Store::note_garbage"]
+pub struct Settled {
+    /// Something was dropped.
+    pub dropped: bool,
+    /// Something is left that the sweeper should look at again.
+    pub leaves_garbage: bool,
+}
+
 /// How many bytes of a key a prefix holds.
 pub(crate) const PREFIX_BYTES: usize = size_of::<u128>();
 
@@ -166,16 +176,15 @@ impl<C: RecordCell> Record<C> {
     }
 
     /// Stamps a finished in-flight version with its commit_ts, and drops the versions that nobody can
-    /// see. Says whether something is left that the sweeper should look at again.
-    #[must_use = "what is left is for Store::note_garbage"]
-    pub fn settle(&self, live: &Live) -> bool {
-        let mut garbage = Garbage::None;
+    /// see. What is left is for [`Store::note_garbage`](crate::Store::note_garbage).
+    pub fn settle(&self, live: &Live) -> Settled {
+        let mut settled = Settled { dropped: false, leaves_garbage: false };
         self.change(|chain, size| {
             let removed = chain.prune(live, size);
-            garbage = chain.garbage();
+            settled = Settled { dropped: !removed.is_empty(), leaves_garbage: chain.garbage() == Garbage::Some };
             removed
         });
-        garbage == Garbage::Some
+        settled
     }
 
     /// Changes the chain under its latch; drops what was taken out under none.

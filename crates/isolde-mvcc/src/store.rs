@@ -14,7 +14,7 @@ use crate::chain::Size;
 use crate::leaves::{Cursor, Leaves, bring_near};
 use crate::live::Live;
 use crate::points::Points;
-use crate::record::{Latest, ReadAt, Record, Shared};
+use crate::record::{Latest, ReadAt, Record, Settled, Shared};
 use crate::rows::Rows;
 use crate::status::Status;
 use crate::value::Packed;
@@ -48,6 +48,8 @@ pub enum SpanCheck {
 pub struct Swept {
     /// Records that were looked at.
     pub looked_at: usize,
+    /// Records of which versions were dropped.
+    pub dropped: usize,
     /// Records that were reclaimed.
     pub reclaimed: usize,
 }
@@ -240,7 +242,8 @@ impl<C: RecordCell> Store<C> {
     /// Collects what a record has; whether something is left for later.
     fn collect_record(&self, record: &Arc<Record<C>>, live: &Live, swept: &mut Swept) -> bool {
         swept.looked_at += 1;
-        let garbage = record.settle(live);
+        let Settled { dropped, leaves_garbage: garbage } = record.settle(live);
+        swept.dropped += usize::from(dropped);
         if garbage && record.seal_if_dead(live) {
             self.unlink(record);
             swept.reclaimed += 1;

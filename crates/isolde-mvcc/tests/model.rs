@@ -96,7 +96,7 @@ fn run(steps: Vec<Step>) {
                 );
                 let (_, wakers) = timeline.commit_at_once(&status, None);
                 wakers.wake();
-                if record.settle(&views.cached_live(&timeline)) {
+                if record.settle(&views.cached_live(&timeline)).leaves_garbage {
                     store.note_garbage(&record);
                 }
                 let mut state = states[states.len() - 1].clone();

@@ -254,7 +254,7 @@ impl TxnInner {
         drop::<(Option<View>, Option<View>)>(views);
         let live = self.core.views.cached_live(&self.core.timeline);
         for record in &installed {
-            if record.0.settle(&live) {
+            if record.0.settle(&live).leaves_garbage {
                 self.core.store.note_garbage(&record.0);
             }
         }

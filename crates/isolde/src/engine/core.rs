@@ -6,7 +6,7 @@ use std::time::Duration;
 use isolde_locks::{Handle, LockCell, LockConfig, LockManager, SpanRecords};
 use isolde_mvcc::{Record, Store, Timeline, Views};
 use isolde_types::sync::Arc;
-use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use isolde_types::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use isolde_types::{Clock, Isolation, Key, Mode, Places, Span, Ts, TxnId};
 
 use super::durable::Disk;
@@ -18,6 +18,9 @@ use crate::retry::{RetryHook, RetryPolicy};
 
 /// Every this many commits, a committer does some collection on the side.
 const SWEEP_EVERY: u64 = 16;
+/// After rounds that found nothing to drop it does so less often, down to a share of this power of two:
+/// what live views hold is held for long, and each look at it is a look at memory that is far away.
+const SWEEP_RARELY: u32 = 4;
 /// How many records it looks at then.
 const SWEEP_BUDGET: usize = 64;
 
@@ -76,6 +79,8 @@ pub(crate) struct Core {
     pub disk: Option<Disk>,
     next_id: AtomicU64,
     commits: AtomicU64,
+    /// How many rounds of collection in a row found nothing, at most `SWEEP_RARELY`.
+    vain_sweeps: AtomicU32,
 }
 
 impl Core {
@@ -103,6 +108,7 @@ impl Core {
             disk,
             next_id: AtomicU64::new(1),
             commits: AtomicU64::new(0),
+            vain_sweeps: AtomicU32::new(0),
             config,
         }
     }
@@ -137,11 +143,19 @@ impl Core {
 
     /// Does a bounded share of collection, every so many commits.
     pub fn after_commit(&self) {
-        // Relaxed: a counter that decides when to do optional work.
-        if self.commits.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
-            self.expire_snapshots();
-            self.store.sweep(&self.views.cached_live(&self.timeline), SWEEP_BUDGET);
+        // Relaxed: counters that decide when to do optional work.
+        let number = self.commits.fetch_add(1, Ordering::Relaxed);
+        if number % SWEEP_EVERY != SWEEP_EVERY - 1 {
+            return;
         }
+        self.expire_snapshots();
+        let vain = self.vain_sweeps.load(Ordering::Relaxed);
+        if (number / SWEEP_EVERY).trailing_zeros() < vain {
+            return;
+        }
+        let swept = self.store.sweep(&self.views.cached_live(&self.timeline), SWEEP_BUDGET);
+        let vain = if swept.dropped + swept.reclaimed > 0 { 0 } else { (vain + 1).min(SWEEP_RARELY) };
+        self.vain_sweeps.store(vain, Ordering::Relaxed);
     }
 
     /// Drops every version and record that nobody can see.
