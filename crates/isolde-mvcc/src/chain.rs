@@ -25,6 +25,8 @@ use crate::value::Packed;
 pub(crate) struct Chain {
     newest: Committed,
     older: Option<Box<Older>>,
+    /// The time of the older version if there is exactly one, else zero: it is far away, and mostly stays.
+    only_older: Ts,
     in_flight: Option<Box<InFlight>>,
 }
 
@@ -156,7 +158,7 @@ impl InFlight {
 
 impl Chain {
     pub(crate) fn new() -> Chain {
-        Chain { newest: Committed::NOTHING, older: None, in_flight: None }
+        Chain { newest: Committed::NOTHING, older: None, only_older: Ts::ZERO, in_flight: None }
     }
 
     /// A byte of the newest committed value, to bring it near.
@@ -220,7 +222,7 @@ impl Chain {
         size.bytes -= gone.bytes;
         let newest = Committed { ts, value };
         size.grow(1, newest.value_size());
-        let earlier = std::mem::replace(self, Chain { newest, older: None, in_flight: None });
+        let earlier = std::mem::replace(self, Chain { newest, ..Chain::new() });
         Removed { newest: earlier.newest.value, ..Removed::default() }
     }
 
@@ -235,6 +237,9 @@ impl Chain {
     pub(crate) fn prune(&mut self, live: &Live, size: &mut Size) -> Removed {
         let mut removed = Removed::default();
         self.resolve(live, size, &mut removed);
+        if self.only_older > Ts::ZERO && live.needs(self.only_older, self.newest.ts) {
+            return removed;
+        }
         let mut newer = self.newest.ts;
         let mut place = &mut self.older;
         while let Some(mut older) = place.take() {
@@ -249,6 +254,10 @@ impl Chain {
             }
             newer = ts;
         }
+        self.only_older = match &self.older {
+            Some(older) if older.next.is_none() => older.version.ts,
+            _ => Ts::ZERO,
+        };
         removed
     }
 
@@ -278,6 +287,7 @@ impl Chain {
         }
         if live.is_none_or(|live| live.needs(earlier.ts, ts)) {
             size.grow(0, size_of::<Older>());
+            self.only_older = if self.older.is_none() { earlier.ts } else { Ts::ZERO };
             self.older = Some(Box::new(Older { version: earlier, next: self.older.take() }));
         } else {
             size.shrink(1, earlier.value_size());
