@@ -8,9 +8,9 @@ use crate::{Ts, mutant};
 /// The encoded writes of one transaction, on their way into the log.
 #[derive(Debug, Default)]
 pub struct LogBody {
-    /// After-images, as the log's crate encodes them.
+    /// Room for the record's header, then after-images, as the log's crate encodes them.
     pub bytes: Vec<u8>,
-    /// The checksum of `bytes`.
+    /// The checksum of the after-images.
     pub checksum: u32,
     /// How much space in the log was reserved for it; given back when it is written.
     pub reserved: u64,

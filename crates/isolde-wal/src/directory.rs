@@ -531,7 +531,7 @@ fn begin_epoch(vfs: &dyn Vfs, recovered: &Recovered) -> Result<(SegmentHeader, u
             commit_ts: *commit_ts,
             durable,
         };
-        record.encode(&header, at, &mut bytes);
+        bytes.extend_from_slice(&record.encode(&header, at));
         bytes.extend_from_slice(body);
     }
     let end = bytes.len() as u64;

@@ -234,22 +234,21 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// Appends the header of a record at `at`.
-    pub fn encode(&self, segment: &SegmentHeader, at: Lsn, out: &mut Vec<u8>) {
+    /// The header of a record at `at`.
+    #[must_use]
+    pub fn encode(&self, segment: &SegmentHeader, at: Lsn) -> [u8; RECORD_HEADER] {
         let kind: u32 = match self.kind {
             RecordKind::Commit => 1,
             RecordKind::Marker => 2,
         };
-        let mut fields = Vec::with_capacity(RECORD_HEADER);
-        for number in [self.body_len, self.body_checksum, kind] {
-            fields.extend_from_slice(&number.to_le_bytes());
-        }
-        for number in [self.commit_ts.0, self.durable.0] {
-            fields.extend_from_slice(&number.to_le_bytes());
-        }
-        let checksum = crc32c::crc32c_append(segment.seed(at), &fields);
-        out.extend_from_slice(&checksum.to_le_bytes());
-        out.extend_from_slice(&fields);
+        let mut header = [0; RECORD_HEADER];
+        let (checksum, fields) = header.split_at_mut(size_of::<u32>());
+        let numbers = [self.body_len, self.body_checksum, kind].map(u32::to_le_bytes);
+        let (short, long) = fields.split_at_mut(size_of_val(&numbers));
+        short.copy_from_slice(numbers.as_flattened());
+        long.copy_from_slice([self.commit_ts.0, self.durable.0].map(u64::to_le_bytes).as_flattened());
+        checksum.copy_from_slice(&crc32c::crc32c_append(segment.seed(at), fields).to_le_bytes());
+        header
     }
 
     /// Reads a header at `at`; `None` where no record was written there.
@@ -332,8 +331,7 @@ mod tests {
             commit_ts: Ts(9),
             durable: Lsn(4),
         };
-        let mut bytes = Vec::new();
-        header.encode(&segment(), Lsn(4096), &mut bytes);
+        let bytes = header.encode(&segment(), Lsn(4096)).to_vec();
         assert_eq!(RecordHeader::decode(&segment(), Lsn(4096), &bytes), Some(header));
         assert_eq!(RecordHeader::decode(&segment(), Lsn(8192), &bytes), None, "another place");
         for other in [

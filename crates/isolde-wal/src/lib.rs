@@ -1,5 +1,6 @@
 //! Isolde's write-ahead log.
 
+mod batch;
 mod checkpoint;
 mod directory;
 mod error;

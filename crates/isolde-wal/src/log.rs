@@ -26,7 +26,7 @@
 mod parts;
 mod thread;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -38,11 +38,12 @@ use isolde_types::{Durable, LogBody, Places, Ts, mutant};
 use self::parts::Counts;
 pub use self::parts::{LogStats, WriteBehind};
 pub use self::thread::Tending;
+use crate::batch::{Batch, Run};
 use crate::error::{Result, WalError};
-use crate::format::Lsn;
+use crate::format::{Lsn, RECORD_HEADER};
 use crate::record::record_len;
 use crate::segments::{Reservation, Segments};
-use crate::writer::{Placed, Writer};
+use crate::writer::Writer;
 
 /// How hard a commit is to be before it is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -76,8 +77,9 @@ pub struct Log {
 
 #[derive(Default)]
 struct Queue {
-    records: VecDeque<Placed>,
-    bytes: usize,
+    batch: Batch,
+    /// Memory for later batches.
+    spare: Vec<Run>,
     /// visible_ts when records were last given places.
     captured: Ts,
     leading: bool,
@@ -210,7 +212,7 @@ impl Log {
     /// `Poisoned`; `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
     pub fn admit(self: &Arc<Self>, body_len: usize) -> Result<Reservation> {
         self.check()?;
-        let len = record_len(&LogBody::default()) + body_len;
+        let len = RECORD_HEADER + body_len;
         let reservation = self.segments.reserve(len)?;
         // Relaxed: a limit may be passed by those who come at the same moment.
         let standing = self.standing.load(Ordering::Relaxed);
@@ -220,7 +222,7 @@ impl Log {
             return Ok(reservation);
         }
         let mut queue = self.queue.lock();
-        while queue.bytes > self.write_behind.limit_bytes || (queue.thread.is_none() && self.overdue(&queue)) {
+        while queue.batch.bytes > self.write_behind.limit_bytes || (queue.thread.is_none() && self.overdue(&queue)) {
             if queue.leading {
                 // Its leader writes all that stands there; this thread has nothing better to do.
                 drop(queue);
@@ -252,7 +254,7 @@ impl Log {
     }
 
     fn overdue(&self, queue: &Queue) -> bool {
-        queue.bytes >= self.write_behind.write_bytes
+        queue.batch.bytes >= self.write_behind.write_bytes
     }
 
     // --- waiting ---------------------------------------------------------------------------------
@@ -359,7 +361,7 @@ impl Log {
         loop {
             self.check()?;
             let mut queue = self.queue.lock();
-            if queue.records.is_empty() && queue.unsynced == 0 && !queue.leading {
+            if queue.batch.is_empty() && queue.unsynced == 0 && !queue.leading {
                 return Ok(());
             }
             if queue.leading {
@@ -389,8 +391,7 @@ impl Log {
     /// wait is over, and the next leader.
     fn lead(&self, mut queue: MutexGuard<'_, Queue>) {
         queue.leading = true;
-        let records = std::mem::take(&mut queue.records);
-        let bytes = std::mem::take(&mut queue.bytes);
+        let mut batch = std::mem::take(&mut queue.batch);
         self.standing.store(0, Ordering::Relaxed);
         let mut captured = queue.captured;
         let sync = queue.wanted_synced > self.durable.get() || queue.unsynced >= self.write_behind.sync_bytes;
@@ -398,23 +399,23 @@ impl Log {
         drop(queue);
 
         let unwinding = Unwinding(self);
-        let outcome = self.write_batch(records, bytes, sync);
+        let outcome = self.write_batch(&mut batch, sync);
         if mutant!("captured-read-after-write") {
             captured = self.queue.lock().captured;
         }
         std::mem::forget(unwinding);
-        self.after_batch(captured, sync, outcome);
+        self.after_batch(batch, captured, sync, outcome);
     }
 
-    fn write_batch(&self, records: VecDeque<Placed>, bytes: usize, sync: bool) -> Result<u64> {
+    fn write_batch(&self, batch: &mut Batch, sync: bool) -> Result<u64> {
         let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
-        count(&self.counts.records, records.len() as u64);
-        count(&self.counts.bytes, bytes as u64);
-        count(&self.since_checkpoint, bytes as u64);
+        count(&self.counts.records, batch.records as u64);
+        count(&self.counts.bytes, batch.bytes as u64);
+        count(&self.since_checkpoint, batch.bytes as u64);
         let mut writer = self.writer.lock();
-        if !records.is_empty() {
+        if !batch.is_empty() {
             count(&self.counts.batches, 1);
-            writer.append(records)?;
+            writer.append(&mut batch.runs)?;
         }
         if sync && mutant!("acknowledged-before-sync") {
             return Ok(0);
@@ -426,7 +427,7 @@ impl Log {
         Ok(writer.unsynced())
     }
 
-    fn after_batch(&self, captured: Ts, sync: bool, outcome: Result<u64>) {
+    fn after_batch(&self, batch: Batch, captured: Ts, sync: bool, outcome: Result<u64>) {
         let unsynced = match outcome {
             Ok(unsynced) => unsynced,
             // Still leading: nobody may lead after a failure, not even for a moment.
@@ -439,6 +440,7 @@ impl Log {
             }
         };
         let mut queue = self.queue.lock();
+        batch.recycle(&mut queue.spare);
         queue.leading = false;
         queue.unsynced = unsynced;
         self.written.fetch_max(captured.0, Ordering::Release);
@@ -459,7 +461,7 @@ impl Log {
 
     /// With nothing unwritten or unsynced, everything visible is hard: commits that failed left a hole.
     fn advance_idle(&self, queue: &Queue) {
-        if queue.records.is_empty() && !queue.leading {
+        if queue.batch.is_empty() && !queue.leading {
             self.written.fetch_max(queue.captured.0, Ordering::Release);
             if queue.unsynced == 0 {
                 self.durable.advance(queue.captured);
@@ -560,16 +562,16 @@ fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
 impl Places for Log {
     fn give(&self, records: &mut dyn Iterator<Item = (Ts, LogBody)>, publish: &mut dyn FnMut() -> Ts) -> Vec<Waker> {
         let mut queue = self.queue.lock();
+        let Queue { batch, spare, .. } = &mut *queue;
         for (ts, body) in records {
-            queue.bytes += record_len(&body);
-            queue.records.push_back(Placed { ts, body });
+            batch.push(ts, body, spare);
         }
-        self.standing.store(queue.bytes, Ordering::Relaxed);
+        self.standing.store(batch.bytes, Ordering::Relaxed);
         queue.captured = publish();
         if self.is_poisoned() {
             return Vec::new();
         }
-        if queue.records.is_empty() {
+        if queue.batch.is_empty() {
             self.advance_idle(&queue);
             let (mut wakers, next) = self.next_after(&mut queue);
             if let Next::Waiter(waker) = next {
@@ -577,7 +579,7 @@ impl Places for Log {
             }
             return wakers;
         }
-        if queue.bytes >= self.write_behind.write_bytes
+        if queue.batch.bytes >= self.write_behind.write_bytes
             && let Some(thread) = queue.thread.clone()
         {
             drop(queue);

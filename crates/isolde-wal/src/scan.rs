@@ -188,7 +188,7 @@ mod tests {
                 durable: Lsn(*durable),
             };
             let mut record = Vec::new();
-            header.encode(&HEADER, Lsn(*at), &mut record);
+            record.extend_from_slice(&header.encode(&HEADER, Lsn(*at)));
             record.extend_from_slice(&body);
             bytes[*at as usize..*at as usize + record.len()].copy_from_slice(&record);
         }

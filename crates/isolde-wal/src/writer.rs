@@ -1,23 +1,17 @@
 //! Writing the log: one at a time, the leader of the moment.
 
 use isolde_types::sync::Arc;
-use isolde_types::{LogBody, Ts, mutant};
+use isolde_types::{Ts, mutant};
 
+use crate::batch::{Placed, Run};
 use crate::error::{Result, WalError};
 use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SegmentHeader, align_up};
-use crate::record::record_len;
+use crate::record::BodyWriter;
 use crate::segments::{Segments, segment_name};
 use crate::vfs::{OpenMode, Vfs, VfsFile, write_all_at};
 
-/// So much is gathered before it is written, whether or not the batch ends.
+/// So much is written at once at most, or one record.
 const CHUNK: usize = 1 << 20;
-
-/// A record that has its place in the order and not yet in the file.
-#[derive(Debug)]
-pub(crate) struct Placed {
-    pub ts: Ts,
-    pub body: LogBody,
-}
 
 /// See the module.
 pub(crate) struct Writer {
@@ -25,9 +19,8 @@ pub(crate) struct Writer {
     segments: Arc<Segments>,
     segment: SegmentHeader,
     file: Box<dyn VfsFile>,
-    /// The offset in the segment of the next byte; what `buffer` holds comes from here.
+    /// The offset in the segment of the next byte to be written.
     at: u64,
-    buffer: Vec<u8>,
     /// Everything before is on disk.
     durable: Lsn,
     /// Bytes were written since the last sync.
@@ -47,7 +40,7 @@ impl Writer {
     ) -> Writer {
         let durable = segment.lsn(at);
         segments.set_left(segment.records_end().saturating_sub(align_up(at)));
-        Writer { vfs, segments, segment, file, at, buffer: Vec::new(), durable, unsynced: 0, last_ts }
+        Writer { vfs, segments, segment, file, at, durable, unsynced: 0, last_ts }
     }
 
     /// Everything before is on disk.
@@ -67,25 +60,62 @@ impl Writer {
 
     /// Whether the segment has no record.
     pub fn is_unused(&self) -> bool {
-        self.at == BLOCK && self.buffer.is_empty()
+        self.at == BLOCK
     }
 
     /// Appends records and writes them; syncs only where a segment ends.
-    pub fn append(&mut self, records: impl IntoIterator<Item = Placed>) -> Result<()> {
+    pub fn append(&mut self, runs: &mut [Run]) -> Result<()> {
         let mut reserved = 0;
-        for Placed { ts, body } in records {
-            self.make_room(record_len(&body))?;
-            self.encode(RecordKind::Commit, ts, &body);
-            self.last_ts = ts;
-            reserved += body.reserved;
-            if self.buffer.len() >= CHUNK {
-                self.write()?;
-            }
+        for run in runs {
+            self.append_run(RecordKind::Commit, run)?;
+            reserved += run.records.iter().map(|placed| placed.reserved).sum::<u64>();
         }
-        self.write()?;
         // Only now: what is left in the segment is known again.
         self.segments.release(reserved);
         Ok(())
+    }
+
+    /// Fills in the headers of a run, and writes it: in one piece, where it is short and fits.
+    fn append_run(&mut self, kind: RecordKind, run: &mut Run) -> Result<()> {
+        let (mut from, mut to) = (0, 0);
+        for placed in &run.records {
+            if !self.make_room(to - from, placed.len) {
+                self.write(&run.bytes[from..to])?;
+                from = to;
+                if !mutant!("no-sync-at-segment-end") {
+                    self.sync()?;
+                }
+                self.next_segment()?;
+            }
+            let header = self.header(kind, placed, self.at + (to - from) as u64);
+            run.bytes[to..][..RECORD_HEADER].copy_from_slice(&header);
+            to += placed.len;
+            self.last_ts = placed.ts;
+            if to - from >= CHUNK {
+                self.write(&run.bytes[from..to])?;
+                from = to;
+            }
+        }
+        self.write(&run.bytes[from..to])
+    }
+
+    /// Goes to the next block if all before is synced; whether so many bytes more fit into the segment,
+    /// behind those that are ready to be written.
+    fn make_room(&mut self, ready: usize, len: usize) -> bool {
+        // What a sync has covered is never written again, not even a part of its sector.
+        let synced = self.unsynced == 0 && ready == 0;
+        let at = if synced { align_up(self.at) } else { self.at };
+        let fits = at + ready as u64 + len as u64 <= self.segment.records_end();
+        if fits {
+            self.at = at;
+        }
+        fits
+    }
+
+    fn header(&self, kind: RecordKind, placed: &Placed, at: u64) -> [u8; RECORD_HEADER] {
+        let body_len = u32::try_from(placed.len - RECORD_HEADER).unwrap_or(u32::MAX); // admission refused larger ones
+        let (body_checksum, commit_ts, durable) = (placed.body_checksum, placed.ts, self.durable);
+        RecordHeader { kind, body_len, body_checksum, commit_ts, durable }.encode(&self.segment, self.segment.lsn(at))
     }
 
     /// Makes everything that was appended durable.
@@ -107,47 +137,19 @@ impl Writer {
     /// Writes the marker of a clean close: everything before it is known to be on disk.
     pub fn mark(&mut self) -> Result<()> {
         self.sync()?;
-        let nothing = LogBody { checksum: crc32c::crc32c(&[]), ..LogBody::default() };
-        self.make_room(RECORD_HEADER)?;
-        self.encode(RecordKind::Marker, self.last_ts, &nothing);
-        self.write()?;
+        let nothing = BodyWriter::default().finish();
+        self.append_run(RecordKind::Marker, &mut Run::of(self.last_ts, nothing))?;
         self.sync()
     }
 
-    fn encode(&mut self, kind: RecordKind, commit_ts: Ts, body: &LogBody) {
-        let at = self.segment.lsn(self.at + self.buffer.len() as u64);
-        let body_len = u32::try_from(body.bytes.len()).unwrap_or(u32::MAX); // admission refused larger ones
-        let header = RecordHeader { kind, body_len, body_checksum: body.checksum, commit_ts, durable: self.durable };
-        header.encode(&self.segment, at, &mut self.buffer);
-        self.buffer.extend_from_slice(&body.bytes);
-    }
-
-    /// Goes to the next block if what is before was synced, and to the next segment if this is full.
-    fn make_room(&mut self, len: usize) -> Result<()> {
-        // What a sync has covered is never written again, not even a part of its sector.
-        let synced = self.unsynced == 0 && self.buffer.is_empty();
-        let at = if synced { align_up(self.at) } else { self.at };
-        if at + self.buffer.len() as u64 + len as u64 <= self.segment.records_end() {
-            self.at = at;
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
             return Ok(());
         }
-        self.write()?;
-        if !mutant!("no-sync-at-segment-end") {
-            self.sync()?;
-        }
-        self.next_segment()
-    }
-
-    fn write(&mut self) -> Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let written = write_all_at(&*self.file, &self.buffer, self.at);
+        let written = write_all_at(&*self.file, bytes, self.at);
         written.map_err(|error| WalError::io("writing", &segment_name(self.segment.segment))(error))?;
-        self.at += self.buffer.len() as u64;
-        self.unsynced += self.buffer.len() as u64;
-        self.buffer.clear();
-        self.buffer.shrink_to(CHUNK);
+        self.at += bytes.len() as u64;
+        self.unsynced += bytes.len() as u64;
         self.segments.set_left(self.segment.records_end().saturating_sub(align_up(self.at)));
         Ok(())
     }

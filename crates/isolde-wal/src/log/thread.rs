@@ -28,14 +28,14 @@ impl Log {
         let unwritten_since = *state.unwritten_since.get_or_insert(now);
         let unsynced_since = *state.unsynced_since.get_or_insert(now);
         let elapsed = |since: Duration| now.saturating_sub(since);
-        let write = !queue.records.is_empty()
+        let write = !queue.batch.is_empty()
             && (self.overdue(&queue) || elapsed(unwritten_since) >= self.write_behind.write_after);
-        let standing = !queue.records.is_empty() || queue.unsynced > 0;
+        let standing = !queue.batch.is_empty() || queue.unsynced > 0;
         let sync = standing
             && (queue.unsynced >= self.write_behind.sync_bytes
                 || elapsed(unsynced_since) >= self.write_behind.sync_after);
         let wanted = queue.waiters.values().any(|waiter| !waiter.leads);
-        if queue.records.is_empty() || write || sync {
+        if queue.batch.is_empty() || write || sync {
             state.unwritten_since = None;
         }
         if !standing || sync {
