@@ -157,6 +157,22 @@ fn snapshots_that_are_too_old_are_ended() {
     assert!(young.get("k").unwrap().is_some());
 }
 
+/// The end took everything away; a savepoint after it must not bring a lock owner back.
+#[test]
+fn a_savepoint_after_the_end_leaves_nothing_behind() {
+    let clock = Arc::new(ManualClock::default());
+    let db = open(|b| b.clock(Arc::clone(&clock) as Arc<dyn isolde::Clock>).max_snapshot_age(Duration::from_secs(5)));
+    let old = db.txn().isolation(Isolation::Snapshot).mode(Mode::Pessimistic).begin().unwrap();
+    clock.advance(Duration::from_secs(6));
+    db.collect();
+    assert_eq!(old.get("k").unwrap_err().kind(), ErrorKind::SnapshotTooOld);
+    let savepoint = old.savepoint();
+    assert_eq!(old.rollback_to(savepoint).unwrap_err().kind(), ErrorKind::SnapshotTooOld);
+    assert_eq!(db.stats().locks.owners, 0, "{:?}", db.stats());
+    drop(old);
+    db.check().unwrap();
+}
+
 #[test]
 fn memory_over_its_limit_refuses_writes_and_is_freed_by_deletes() {
     let db = open(|b| b.memory_limit(400_000));

@@ -227,7 +227,10 @@ impl TxnInner {
 
     /// A place to return to.
     pub fn savepoint(self: &Arc<Self>) -> Savepoint {
-        let owner = (self.policy.writes == WriteTiming::AtOnce).then(|| self.owner());
+        // Inside the gate: an owner that is made after the end would never be taken away.
+        let inside = self.step_inside().ok();
+        let locks_at_once = inside.is_some() && self.policy.writes == WriteTiming::AtOnce;
+        let owner = locks_at_once.then(|| self.owner());
         let mut body = self.body();
         // Under the latch: a write that comes before the savepoint has its lock before it too.
         let locks = owner.map(|owner| Arc::new(self.core.locks.mark(&owner)));
