@@ -14,7 +14,8 @@ use isolde_history::schedule::{BeginWords, Operation, Schedule, Setting, Value};
 use isolde_types::{Anomaly, Isolation, Mode, prefix};
 
 const SNAPSHOT: Setting = Setting { isolation: Isolation::Snapshot, mode: Mode::Optimistic };
-const UNREDUCED: Exploring = Exploring { reduction: Reduction::None, invariant: None, from: 0, time_limit: None };
+const UNREDUCED: Exploring =
+    Exploring { reduction: Reduction::None, invariant: None, from: 0, resume: None, time_limit: None };
 
 fn run<'f>(closures: &Closures<'f>, settings: &[Setting], exploring: &Exploring) -> ClosureExploration<'static, 'f> {
     let exploration = explore_closures(&Isolde, closures, settings, exploring, |_| ()).unwrap();
