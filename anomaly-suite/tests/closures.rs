@@ -78,7 +78,7 @@ fn closures_and_the_notation_agree_on_everything() {
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let (mut schedules, mut anomalies) = (0, 0);
-    for case in 0..if cfg!(debug_assertions) { 100 } else { 2000 } {
+    for case in 0..if cfg!(debug_assertions) { 60 } else { 2000 } {
         let (programs, at) = (random_programs(&mut rng), settings(&mut rng));
         let mut closures = Closures::new().initially("x", 1).initially("y", 2);
         for program in &programs.programs {
