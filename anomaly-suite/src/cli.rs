@@ -6,11 +6,12 @@
 //! | 1 | a level allowed what it forbids, or something came out otherwise than declared |
 //! | 2 | usage: an unknown word, a file that cannot be read or parsed |
 //! | 3 | a database could not be reached |
-//! | 4 | inconclusive: a schedule could not be run to its end, or a history does not say enough |
+//! | 4 | inconclusive: something was ended early, or a history does not say enough |
 
 mod advise;
 mod explore;
 mod fuzz;
+mod interrupt;
 mod mixed;
 mod prove;
 mod report;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isolde_history::explore::{
-    Aborted, Begins, Closures, Explored, Invariant, Options, Order, Programs, Reduction, Survey, explore,
+    Aborted, Begins, Closures, Explored, Invariant, Options, Order, Programs, Reduction, Resume, Survey, explore,
 };
 use isolde_history::schedule::{BeginWords, ReplayError, Schedule, Setting};
 use isolde_types::Key;
@@ -22,6 +22,8 @@ pub struct Exploring {
     pub invariant: Option<Invariant>,
     /// The first schedule to be looked at, counted from 0.
     pub from: u64,
+    /// Where to go on, instead of at the first schedule: nothing before it is run.
+    pub resume: Option<Resume>,
     /// When to stop, if it takes long.
     pub time_limit: Option<Duration>,
 }
@@ -211,7 +213,8 @@ fn holding(initial: &[(Key, Bytes)]) -> Schedule {
 
 fn options(exploring: &Exploring, begins: Vec<Begins>, judged: bool) -> Options {
     let aborted = if judged { Aborted::RunAgain } else { Aborted::Left };
-    Options { begins, reduction: exploring.reduction, aborted, from: exploring.from }
+    let Exploring { reduction, from, ref resume, .. } = *exploring;
+    Options { begins, reduction, aborted, from, resume: resume.clone() }
 }
 
 /// Tells how far an exploration is, and ends it when it takes too long.

@@ -111,13 +111,13 @@ type Running = Box<dyn FnMut(&mut Context<'_>) -> Poll<Result<Output, Error>>>;
 struct Polled {
     db: Db,
     recorder: Option<Recorder>,
-    sessions: HashMap<usize, Session>,
-    running: HashMap<usize, Running>,
-    savepoints: HashMap<(usize, String), Savepoint>,
+    sessions: BTreeMap<usize, Session>,
+    running: BTreeMap<usize, Running>,
+    savepoints: BTreeMap<(usize, String), Savepoint>,
     /// Who each transaction is to the database; known beyond its session, which a commit consumes.
-    ids: HashMap<usize, TxnId>,
+    ids: BTreeMap<usize, TxnId>,
     /// What the schedule calls it.
-    names: HashMap<TxnId, String>,
+    names: BTreeMap<TxnId, String>,
 }
 
 /// Options of a database for schedules: their merge operators, over encoded values.
@@ -155,15 +155,15 @@ fn filled(builder: Builder, initial: &[(Key, Bytes)]) -> isolde::Result<Db> {
 impl Polled {
     fn on(db: Db) -> isolde::Result<Polled> {
         let recorder = Some(db.recorder()?);
-        let (sessions, running) = (HashMap::new(), HashMap::new());
+        let (sessions, running) = (BTreeMap::new(), BTreeMap::new());
         Ok(Polled {
             db,
             recorder,
             sessions,
             running,
-            savepoints: HashMap::new(),
-            ids: HashMap::new(),
-            names: HashMap::new(),
+            savepoints: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            names: BTreeMap::new(),
         })
     }
 

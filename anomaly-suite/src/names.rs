@@ -3,25 +3,24 @@
 /// A message with the engine's `T7 "transfer"` as `transfer`, and its bare `T7` likewise, wherever the
 /// name of the number is known. What stands in quotes otherwise, such as a key, is left alone.
 pub(crate) fn in_names(message: &str, name_of: impl Fn(u64) -> Option<String>) -> String {
-    let (mut text, mut rest) = (String::new(), message);
+    let (mut text, mut rest) = (String::with_capacity(message.len()), message);
     while let Some(first) = rest.chars().next() {
         let starts_word = !text.ends_with(|before: char| before.is_alphanumeric());
-        let (written, length) = match number(rest).filter(|_| starts_word) {
+        let length = match number(rest).filter(|_| starts_word) {
             Some((number, length)) => match name_of(number) {
                 Some(name) => {
+                    text.push_str(&name);
                     let label = format!(" \"{name}\"");
-                    let labelled = rest[length..].starts_with(&label);
-                    (name, length + if labelled { label.len() } else { 0 })
+                    rest = &rest[length..];
+                    rest = rest.strip_prefix(&label).unwrap_or(rest);
+                    continue;
                 }
-                None => (rest[..length].to_owned(), length),
+                None => length,
             },
-            None if first == '"' => {
-                let length = rest[1..].find('"').map_or(rest.len(), |end| end + 2);
-                (rest[..length].to_owned(), length)
-            }
-            None => (first.to_string(), first.len_utf8()),
+            None if first == '"' => rest[1..].find('"').map_or(rest.len(), |end| end + 2),
+            None => first.len_utf8(),
         };
-        text.push_str(&written);
+        text.push_str(&rest[..length]);
         rest = &rest[length..];
     }
     text

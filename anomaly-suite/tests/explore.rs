@@ -1,11 +1,15 @@
 //! The explorer: all orders, the reduced ones among them worth as much as all, and the smallest shown.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anomaly_suite::explore::{Exploration, Exploring, survey};
-use anomaly_suite::{Control, Engine, Isolde, trial};
-use isolde_history::explore::{Invariant, Outcome, Programs, Reduction};
-use isolde_history::schedule::{Schedule, Setting};
+use anomaly_suite::{Control, Engine, Isolde, Unreachable, trial};
+use isolde_history::explore::{
+    Aborted, Begins, Explored, Invariant, Options, Order, Outcome, Programs, Reduction, Resume, explore,
+};
+use isolde_history::schedule::{Database, ReplayError, Schedule, Setting};
 use isolde_types::{Anomaly, Isolation, Mode};
 
 fn programs(text: &str) -> Programs {
@@ -18,7 +22,8 @@ fn run(engine: &dyn Engine, programs: &Programs, settings: &[Setting], exploring
     exploration
 }
 
-const UNREDUCED: Exploring = Exploring { reduction: Reduction::None, invariant: None, from: 0, time_limit: None };
+const UNREDUCED: Exploring =
+    Exploring { reduction: Reduction::None, invariant: None, from: 0, resume: None, time_limit: None };
 
 #[test]
 fn without_control_every_order_of_the_steps_is_run_once() {
@@ -135,6 +140,90 @@ fn an_exploration_goes_on_where_it_was_left() {
     let rest = run(&Isolde, &programs, &setting, &Exploring { from: middle, ..Exploring::default() });
     assert_eq!(rest.survey.schedules, whole.survey.schedules - middle);
     assert_eq!(rest.explored, whole.explored);
+}
+
+/// Isolde, and how many databases were opened.
+#[derive(Default)]
+struct Counted(AtomicU64);
+
+impl Engine for Counted {
+    fn name(&self) -> &'static str {
+        "counted"
+    }
+
+    fn version(&self) -> String {
+        Isolde.version()
+    }
+
+    fn begins(&self, isolation: Isolation, mode: Mode) -> Begins {
+        Isolde.begins(isolation, mode)
+    }
+
+    fn open(&self, schedule: &Schedule) -> Result<Box<dyn Database>, Unreachable> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Isolde.open(schedule)
+    }
+}
+
+/// What a visitor is shown of each schedule, up to `until` of them; and how far it came.
+fn visited(
+    engine: &Counted,
+    programs: &Programs,
+    resume: Option<Resume>,
+    until: usize,
+) -> Result<(Vec<(u64, Order)>, Explored), ReplayError> {
+    let begins = programs.programs.iter().map(|program| program.begin);
+    let begins = begins.map(|begin| engine.begins(begin.isolation.unwrap(), begin.mode.unwrap())).collect();
+    let options = Options { begins, reduction: Reduction::SleepSets, aborted: Aborted::RunAgain, from: 0, resume };
+    let mut seen = Vec::new();
+    let open = || engine.open(&Schedule { initial: programs.initial.clone(), ..Schedule::default() }).unwrap();
+    let explored = explore(programs, &options, open, |run| {
+        seen.push((run.number, run.order.clone()));
+        if seen.len() < until { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok((seen, explored))
+}
+
+/// Left after any number of schedules, an exploration goes on with the next one, and runs no other before it.
+#[test]
+fn an_exploration_goes_on_at_a_resume_point_without_running_what_lies_before() {
+    let text = "init: x=1 y=2\nT1: get x\nT1: put y 12\nT2: get y\nT2: put x 21\n";
+    let text = Schedule::parse(text).unwrap();
+    for setting in Setting::all() {
+        let programs = Programs::of(&text).unwrap().at(&[setting]);
+        let (whole, explored) = visited(&Counted::default(), &programs, None, usize::MAX).unwrap();
+        assert!(explored.complete && explored.next.is_none() && whole.len() >= 5, "{setting:?}: {explored:?}");
+        for until in [1, 2, whole.len() / 2, whole.len() - 1, whole.len()] {
+            let (mut seen, left) = visited(&Counted::default(), &programs, None, until).unwrap();
+            let (mut schedules, mut pruned) = (left.ran(), left.pruned);
+            if let Some(resume) = left.next {
+                assert_eq!(resume.to_string().parse(), Ok(resume.clone()));
+                let counted = Counted::default();
+                let (rest, to_its_end) = visited(&counted, &programs, Some(resume), usize::MAX).unwrap();
+                let opened = counted.0.load(Ordering::Relaxed);
+                assert_eq!(opened, to_its_end.ran() + to_its_end.pruned, "{setting:?}, left after {until}");
+                seen.extend(rest);
+                (schedules, pruned) = (schedules + to_its_end.ran(), pruned + to_its_end.pruned);
+                assert!(to_its_end.complete && to_its_end.schedules == explored.schedules);
+            } else {
+                assert!(left.complete);
+            }
+            assert_eq!((schedules, pruned), (explored.schedules, explored.pruned));
+            assert_eq!(seen, whole, "{setting:?}, left after {until}");
+        }
+    }
+}
+
+#[test]
+fn a_resume_point_of_other_programs_is_refused() {
+    let at = [Setting { isolation: Isolation::Serializable, mode: Mode::Pessimistic }];
+    let programs = programs("init: x=1\nT1: get x\nT1: put x 2\nT2: get x\n").at(&at);
+    let go_on = |resume: &str| visited(&Counted::default(), &programs, Some(resume.parse().unwrap()), usize::MAX);
+    assert!(go_on("1:12").is_ok());
+    // There is no third transaction, and none has ten steps.
+    for resume in ["1:13", "1:1111111111"] {
+        assert_eq!(go_on(resume).map(|_| ()), Err(ReplayError::Elsewhere), "{resume}");
+    }
 }
 
 // --- which level do I need? -------------------------------------------------------------------------

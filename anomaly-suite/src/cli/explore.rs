@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use isolde_history::explore::{Invariant, Programs, Reduction};
+use isolde_history::explore::{Invariant, Programs, Reduction, Resume};
 use isolde_history::schedule::Setting;
 use isolde_types::{Isolation, Mode};
 
@@ -29,9 +29,12 @@ pub(super) struct ExploreArgs {
     /// Run schedules that come to the same each by itself.
     #[arg(long)]
     unreduced: bool,
-    /// Pass over the schedules before this one, counted from 0.
-    #[arg(long, default_value_t = 0)]
+    /// Pass over the schedules before this one, counted from 0: they are run, and not judged.
+    #[arg(long, default_value_t = 0, conflicts_with = "resume")]
     from: u64,
+    /// Go on at a point where an exploration has stopped, without running what lies before; for one level and mode.
+    #[arg(long)]
+    resume: Option<Resume>,
     /// Stop after this many seconds at each level and mode.
     #[arg(long)]
     limit: Option<u64>,
@@ -56,8 +59,12 @@ pub(super) fn run(args: &ExploreArgs, style: Style) -> Result<Verdict, Usage> {
     let programs = Programs::of(&schedule).map_err(|error| Usage(format!("{name}: {error}")))?;
     let exploring = exploring(args)?;
     let engine = engine(&args.db)?;
+    let settings = settings(&args.level, &args.mode);
+    if args.resume.is_some() && settings.len() != 1 {
+        return Err(Usage("--resume goes on at one level and mode: name them with --level and --mode".to_owned()));
+    }
     let mut explorations = Vec::new();
-    for setting in settings(&args.level, &args.mode) {
+    for setting in settings {
         let bar = progress_bar(setting);
         let exploration = survey(engine, &programs, &[setting], &exploring, |number| bar.set_position(number));
         bar.finish_and_clear();
@@ -76,6 +83,7 @@ fn exploring(args: &ExploreArgs) -> Result<Exploring, Usage> {
         reduction: if args.unreduced { Reduction::None } else { Reduction::SleepSets },
         invariant: args.invariant.as_deref().map(invariant).transpose()?,
         from: args.from,
+        resume: args.resume.clone(),
         time_limit: args.limit.map(Duration::from_secs),
     })
 }

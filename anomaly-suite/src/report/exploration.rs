@@ -26,15 +26,13 @@ pub fn table(
     for (setting, exploration) in explorations {
         line(&mut text, *setting, exploration, invariant, style);
     }
-    let left: Vec<String> = explorations
-        .iter()
-        .filter(|(_, exploration)| !exploration.explored.complete)
-        .map(|(setting, exploration)| {
-            format!("{} (go on with --from {})", brief(*setting), exploration.explored.schedules)
-        })
-        .collect();
+    let left =
+        explorations.iter().filter_map(|(setting, exploration)| Some((setting, exploration.explored.next.as_ref()?)));
+    let left = left
+        .map(|(Setting { isolation, mode }, next)| format!("  --level {isolation} --mode {mode} --resume {next}\n"));
+    let left: String = left.collect();
     if !left.is_empty() {
-        text.push_str(&wrap(&format!("stopped at the time limit: {}", left.join(", ")), ""));
+        let _ = write!(text, "stopped at the time limit; go on with\n{left}");
     }
     for (setting, exploration) in explorations {
         details(&mut text, *setting, exploration, explorations.len() == 1, style);
@@ -49,7 +47,7 @@ fn held(invariant: Option<&Invariant>, word: &str) -> String {
 
 fn line(text: &mut String, setting: Setting, exploration: &Exploration, invariant: Option<&Invariant>, style: Style) {
     let survey = &exploration.survey;
-    let rate = exploration.explored.schedules as f64 / exploration.elapsed.as_secs_f64().max(1e-9);
+    let rate = exploration.explored.ran() as f64 / exploration.elapsed.as_secs_f64().max(1e-9);
     let _ = write!(
         text,
         "{} {:>9} {rate:>9.0} {:>8}  ",
@@ -99,6 +97,8 @@ struct One<'e> {
     schedules: u64,
     pruned: u64,
     complete: bool,
+    /// Where to go on, with `--resume`.
+    resume: Option<String>,
     outcomes: Vec<OutcomeJson<'e>>,
     /// By [`Anomaly::code`](isolde_types::Anomaly::code), which tells read skew on keys (`G-single-item`)
     /// from a phantom (`G-single`): under the code that texts use, one of them would be lost.
@@ -143,6 +143,7 @@ fn one(setting: Setting, exploration: &Exploration) -> One<'_> {
         schedules: exploration.explored.schedules,
         pruned: exploration.explored.pruned,
         complete: exploration.explored.complete,
+        resume: exploration.explored.next.as_ref().map(ToString::to_string),
         outcomes: survey
             .outcomes
             .iter()

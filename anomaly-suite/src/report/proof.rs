@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use isolde_types::Anomaly;
 
 use super::{Style, Tone, brief, pad, wrap};
-use crate::prove::{Extent, LevelProof, Proof};
+use crate::prove::{Extent, LevelProof, Proof, Share};
 use crate::verdict::reported_code;
 
 /// The proof as text.
@@ -13,14 +13,26 @@ use crate::verdict::reported_code;
 pub fn proof(proof: &Proof, extent: Extent, style: Style) -> String {
     let mut text = String::new();
     let part = if extent.every > 1 { format!(" (every {}th)", extent.every) } else { String::new() };
+    if !proof.is_whole() {
+        let _ = writeln!(
+            text,
+            "{}",
+            style.paint("PARTIAL: ended early; all below holds of what was explored, and no more", Tone::Bad)
+        );
+    }
+    let (pairs, triples) = (share(proof.pairs), share(proof.triples));
     let _ = writeln!(
         text,
-        "{} pairs{part} and {} triples of programs, each at every level in each mode and in both:",
-        proof.pairs, proof.triples
+        "{pairs} pairs{part} and {triples} triples of programs, each at every level in each mode and in both:"
     );
     let seconds = proof.elapsed.as_secs_f64();
     let rate = proof.schedules as f64 / seconds.max(1e-9);
-    let _ = writeln!(text, "{} schedules in {seconds:.0} s ({rate:.0} a second)\n", proof.schedules);
+    let threads = if proof.threads == 1 { "thread" } else { "threads" };
+    let _ = writeln!(
+        text,
+        "{} schedules in {seconds:.0} s on {} {threads} ({rate:.0} a second)\n",
+        proof.schedules, proof.threads
+    );
     let head = format!("{}{}{}", pad("level and mode", 18), pad("sound", 7), "shown, as it does not promise otherwise");
     let _ = writeln!(text, "{}", style.paint(&head, Tone::Strong));
     proof.levels.iter().for_each(|level| text.push_str(&line(level, style)));
@@ -30,6 +42,10 @@ pub fn proof(proof: &Proof, extent: Extent, style: Style) -> String {
         }
     }
     text
+}
+
+fn share(Share { done, all }: Share) -> String {
+    if done == all { all.to_string() } else { format!("{done} of {all}") }
 }
 
 fn line(level: &LevelProof, style: Style) -> String {

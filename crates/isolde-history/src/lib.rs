@@ -13,6 +13,7 @@ mod explain;
 pub mod explore;
 pub mod foreign;
 mod graph;
+mod hash;
 mod json;
 mod levels;
 pub mod model;

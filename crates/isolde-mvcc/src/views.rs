@@ -19,8 +19,9 @@
 //! collector announces floor 9, finds no slot taken, and prunes all that nobody reads from 9 on. v
 //! wakes up, writes 4 into its slot, sees floor 9, loads visible_ts again: 9. It reads at 9.
 //!
-//! Registering touches visible_ts, the floor, and a slot of the thread's own: no shared counter.
-//! Slots come in pages of 64; the first page is always there, more are made when it is full.
+//! Registering touches visible_ts, the floor, a slot of the thread's own, and the count of references of the
+//! block that the slot is in, which up to 16 threads do not share. Slots come in pages of 16 blocks of 4; the
+//! first page is always there, more are made when it is full.
 //!
 //! Sources: hazard pointers (Michael 2004) for announce-then-check; Boettcher et al. 2019 ("Steam")
 //! for the sorted list of live views.
@@ -34,6 +35,9 @@ use crate::live::Live;
 use crate::timeline::Timeline;
 
 const PAGE_SLOTS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
+/// How many blocks a page has: slots next to each other are in different ones. A slot of its own allocation
+/// each would make a database slow to open.
+const BLOCKS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 16 };
 const FREE: u64 = u64::MAX;
 
 /// How many uses a cached [`Live`] serves, for each view that was read to make it, in sixteenths.
@@ -63,7 +67,7 @@ struct Cached {
 /// Dropping it never blocks.
 #[derive(Debug)]
 pub struct View {
-    slot: Arc<Slot>,
+    slot: Claimed,
     ts: Ts,
 }
 
@@ -78,7 +82,7 @@ impl View {
 impl Drop for View {
     fn drop(&mut self) {
         // Release: what this view read happened before somebody collects it.
-        self.slot.ts.store(FREE, Ordering::Release);
+        self.slot.store(FREE, Ordering::Release);
     }
 }
 
@@ -87,28 +91,49 @@ struct Slot {
     ts: CachePadded<AtomicU64>,
 }
 
+/// A few slots that live as long as one of them is used.
+type Block = [Slot; PAGE_SLOTS / BLOCKS];
+
+/// A slot that somebody has.
+#[derive(Debug)]
+struct Claimed {
+    block: Arc<Block>,
+    place: usize,
+}
+
+impl Claimed {
+    fn store(&self, ts: u64, ordering: Ordering) {
+        self.block[self.place].ts.store(ts, ordering);
+    }
+}
+
 #[derive(Debug)]
 struct Page {
-    slots: [Arc<Slot>; PAGE_SLOTS],
+    blocks: [Arc<Block>; BLOCKS],
     /// One more than the last slot that was ever taken; raised before that slot is written.
     used: CachePadded<AtomicUsize>,
 }
 
 impl Page {
     fn new() -> Page {
-        let slot = |_| Arc::new(Slot { ts: CachePadded::new(AtomicU64::new(FREE)) });
-        Page { slots: std::array::from_fn(slot), used: CachePadded::new(AtomicUsize::new(0)) }
+        let slot = |_| Slot { ts: CachePadded::new(AtomicU64::new(FREE)) };
+        let block = |_| Arc::new(std::array::from_fn(slot));
+        Page { blocks: std::array::from_fn(block), used: CachePadded::new(AtomicUsize::new(0)) }
     }
 
     /// Takes a free slot, from `hint` on, and announces `ts` in it.
-    fn claim(&self, hint: usize, ts: Ts) -> Option<Arc<Slot>> {
+    fn claim(&self, hint: usize, ts: Ts) -> Option<Claimed> {
         let wanted = (0..PAGE_SLOTS).map(|step| (hint + step) % PAGE_SLOTS);
         let index = wanted.into_iter().find(|&index| self.try_claim(index, ts))?;
-        self.slots.get(index).cloned()
+        Some(Claimed { block: Arc::clone(&self.blocks[index % BLOCKS]), place: index / BLOCKS })
+    }
+
+    fn slot(&self, index: usize) -> &Slot {
+        &self.blocks[index % BLOCKS][index / BLOCKS]
     }
 
     fn try_claim(&self, index: usize, ts: Ts) -> bool {
-        let Some(slot) = self.slots.get(index) else { return false };
+        let slot = self.slot(index);
         if slot.ts.load(Ordering::Relaxed) != FREE {
             return false;
         }
@@ -121,7 +146,7 @@ impl Page {
 
     fn timestamps(&self) -> impl Iterator<Item = Ts> {
         let used = self.used.load(Ordering::SeqCst);
-        let taken = self.slots.iter().take(used).map(|slot| slot.ts.load(Ordering::SeqCst));
+        let taken = (0..used).map(|index| self.slot(index).ts.load(Ordering::SeqCst));
         taken.filter(|ts| *ts != FREE).map(Ts)
     }
 }
@@ -158,7 +183,7 @@ impl Views {
         // SeqCst: after the slot was written, in the one order that `live` takes part in.
         while Ts(self.floor.load(Ordering::SeqCst)) > ts && !mutant!("watermark-misses-registering-view") {
             ts = timeline.visible();
-            slot.ts.store(ts.0, Ordering::SeqCst);
+            slot.store(ts.0, Ordering::SeqCst);
         }
         View { slot, ts }
     }
@@ -177,7 +202,7 @@ impl Views {
                 return View { slot, ts };
             }
             ts = now;
-            slot.ts.store(ts.0, Ordering::SeqCst);
+            slot.store(ts.0, Ordering::SeqCst);
         }
     }
 
@@ -232,13 +257,13 @@ impl Views {
         self.overflow.read().iter().flat_map(|page| page.timestamps()).fold(first, &mut each)
     }
 
-    fn claim(&self, ts: Ts) -> Arc<Slot> {
+    fn claim(&self, ts: Ts) -> Claimed {
         // So that threads do not share a slot.
         let hint = thread_number() % PAGE_SLOTS;
         self.first.claim(hint, ts).unwrap_or_else(|| self.claim_overflow(hint, ts))
     }
 
-    fn claim_overflow(&self, hint: usize, ts: Ts) -> Arc<Slot> {
+    fn claim_overflow(&self, hint: usize, ts: Ts) -> Claimed {
         loop {
             let pages = self.overflow.read().clone();
             if let Some(slot) = pages.iter().find_map(|page| page.claim(hint, ts)) {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
@@ -67,10 +68,7 @@ impl Default for Builder {
         Builder {
             place: None,
             durability: Durability::default(),
-            log: OpenConfig {
-                threads: thread::available_parallelism().map_or(1, |n| n.get()),
-                ..OpenConfig::default()
-            },
+            log: OpenConfig { threads: cores(), ..OpenConfig::default() },
             checkpoints: CheckpointConfig::default(),
             checkpoint_after: Some(64 << 20),
             background: true,
@@ -94,6 +92,13 @@ impl Default for Builder {
             clock: None,
         }
     }
+}
+
+/// How many cores there are. Asked once: the operating system reads several files to answer, which takes longer
+/// than to open a database in memory.
+fn cores() -> usize {
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, |n| n.get()));
+    *CORES
 }
 
 impl Builder {

@@ -6,7 +6,7 @@
 
 mod large;
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use isolde_types::Anomaly;
 
@@ -155,7 +155,7 @@ fn kinds_between(
     group: &[usize],
     counts: &dyn Fn(&RawEdge) -> bool,
 ) -> HashMap<(usize, usize), Kinds> {
-    let mut kinds: HashMap<(usize, usize), Kinds> = HashMap::new();
+    let mut kinds: HashMap<(usize, usize), Kinds> = HashMap::default();
     for from in group {
         for to in group.iter().filter(|to| *to != from) {
             let hop = data_between(graph, *from, *to, counts) | realtime_between(resolved, *from, *to, counts);
@@ -185,7 +185,7 @@ fn in_small_group(
     counts: &dyn Fn(&RawEdge) -> bool,
 ) -> Vec<Found> {
     let kinds = kinds_between(graph, resolved, group, counts);
-    let mut best: HashMap<Anomaly, Found> = HashMap::new();
+    let mut best: HashMap<Anomaly, Found> = HashMap::default();
     for start in 0..group.len() {
         let mut walk = Walk { group, kinds: &kinds, best: &mut best, path: vec![group[start]] };
         walk.from(start);
@@ -210,7 +210,7 @@ pub(crate) fn through(
     // Whoever goes round from there goes over this edge.
     kinds.retain(|(from, _), _| *from != edge.from);
     kinds.insert((edge.from, edge.to), bit(edge.kind));
-    let mut best = HashMap::new();
+    let mut best = HashMap::default();
     Walk { group: &group, kinds: &kinds, best: &mut best, path: vec![edge.from] }.from(0);
     let mut found: Vec<Found> = best.into_values().collect();
     found.sort_by_key(|found| found.anomaly);

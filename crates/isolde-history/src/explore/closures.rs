@@ -26,8 +26,8 @@ use isolde_types::{Isolation, Key, Mode};
 
 use super::session::{Answer, Session};
 use super::{
-    Aborted, Begins, Descent, Explored, MAX_TXNS, Options, Order, Point, Program, Reduction, Run, again_name, asleep,
-    ended, reduce, renumbered, tree,
+    Aborted, Begins, Descent, Explored, MAX_TXNS, Options, Order, Point, Program, Reduction, Run, Way, again_name,
+    asleep, ended, reduce, renumbered, tree,
 };
 use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, ReplayError, Schedule, Setting, Step, StepReport, TxnOutcome,
@@ -189,10 +189,10 @@ impl<'f> Closures<'f> {
             return Err(ReplayError::Program { txn: "exploration".to_owned(), message });
         }
         let mut taken = Vec::new();
-        let descend = |points: &mut Vec<Point>, again: &mut Vec<usize>| {
+        let descend = |way: &mut Way, again: &mut Vec<usize>| {
             let mut database = open();
             let mut descending = self.descending(options, &mut *database)?;
-            if let Some(pruned) = descending.go(points, &mut taken)? {
+            if let Some(pruned) = descending.go(way, &mut taken)? {
                 return Ok(pruned);
             }
             if options.aborted == Aborted::RunAgain {
@@ -201,7 +201,7 @@ impl<'f> Closures<'f> {
             let Descending { driver, .. } = descending;
             Ok(ended(driver))
         };
-        tree(options.from, descend, visit)
+        tree(options, descend, visit)
     }
 
     /// The schedule that runs the programs in an order, with the values that they came to; for `replay`.
@@ -215,9 +215,9 @@ impl<'f> Closures<'f> {
         order: &Order,
     ) -> Result<Schedule, ReplayError> {
         let point = |chosen: &usize| Point { choices: Vec::new(), chosen: *chosen, asleep: 0, tried: 0 };
-        let mut points: Vec<Point> = order.moves.iter().map(point).collect();
+        let mut way = Way { points: order.moves.iter().map(point).collect(), lead: Vec::new() };
         let mut descending = self.descending(options, database)?;
-        descending.go(&mut points, &mut Vec::new())?;
+        descending.go(&mut way, &mut Vec::new())?;
         if !order.again.is_empty() {
             descending.run_again(&mut Vec::new())?;
         }
@@ -329,29 +329,28 @@ impl<'f> Actor<'f> {
 }
 
 impl Descending<'_, '_, '_> {
-    /// Runs the choices that the points name, whose steps were `taken` before, then goes on with the first
+    /// Runs the choices that the way names, whose steps were `taken` before, then goes on with the first
     /// choice at each new point, to the end; or finds that another schedule comes to the same.
-    fn go(&mut self, points: &mut Vec<Point>, taken: &mut Vec<Action>) -> Result<Option<Descent>, ReplayError> {
+    fn go(&mut self, way: &mut Way, taken: &mut Vec<Action>) -> Result<Option<Descent>, ReplayError> {
         // The last one is the new choice.
-        taken.truncate(points.len().saturating_sub(1));
+        taken.truncate(way.points.len().saturating_sub(1));
         let mut depth = 0;
         loop {
-            if depth == points.len() {
+            if depth == way.points.len() {
                 let ready = self.ready();
                 if ready == 0 {
                     return Ok(None);
                 }
-                let asleep = self.asleep(points.last(), taken.last());
-                let choices: Vec<usize> =
-                    (0..self.actors.len()).rev().filter(|txn| (ready & !asleep) >> txn & 1 == 1).collect();
-                let Some(chosen) = choices.last().copied() else { return Ok(Some(Descent::Pruned)) };
-                points.push(Point { choices, chosen, asleep, tried: 0 });
+                let asleep = self.asleep(way.points.last(), taken.last());
+                if !way.go_on(ready, asleep)? {
+                    return Ok(Some(Descent::Pruned));
+                }
             }
-            let action = self.take(points[depth].chosen)?;
+            let action = self.take(way.points[depth].chosen)?;
             match taken.get(depth) {
                 None => taken.push(action),
                 Some(before) if *before == action => {}
-                Some(_) => return Err(self.actors[points[depth].chosen].error(UNSTEADY)),
+                Some(_) => return Err(self.actors[way.points[depth].chosen].error(UNSTEADY)),
             }
             depth += 1;
         }

@@ -28,6 +28,7 @@
 mod closures;
 mod invariant;
 mod reduce;
+mod resume;
 mod session;
 mod survey;
 
@@ -42,6 +43,7 @@ use crate::schedule::{
 
 pub use closures::{Closures, MAX_OPERATIONS, State};
 pub use invariant::{Invariant, InvariantError};
+pub use resume::Resume;
 pub use session::{Answer, Session};
 pub use survey::{Outcome, Shown, Survey};
 
@@ -205,6 +207,8 @@ pub struct Options {
     pub aborted: Aborted,
     /// The first schedule to be visited, counted from 0: those before it are run and passed over.
     pub from: u64,
+    /// Where to go on, instead of at the first schedule: nothing before it is run.
+    pub resume: Option<Resume>,
 }
 
 /// What becomes of transactions that the database aborted.
@@ -238,14 +242,26 @@ pub struct Run<'r> {
 }
 
 /// How far an exploration came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Explored {
-    /// How many schedules were run to their ends.
+    /// The number of the first schedule that was run: 0, or that of the point where it went on.
+    pub first: u64,
+    /// How many schedules there are up to here: the number of the next one.
     pub schedules: u64,
     /// How many were left, in the middle, for others that come to the same.
     pub pruned: u64,
     /// Whether there is nothing left to run.
     pub complete: bool,
+    /// Where to go on, if something is left.
+    pub next: Option<Resume>,
+}
+
+impl Explored {
+    /// How many schedules were run to their ends.
+    #[must_use]
+    pub fn ran(&self) -> u64 {
+        self.schedules - self.first
+    }
 }
 
 /// A point of the tree: who was chosen there, and who may be.
@@ -257,6 +273,20 @@ struct Point {
     asleep: u8,
     /// Whoever was gone down here before.
     tried: u8,
+}
+
+impl Point {
+    /// A point where these are awake and can go on. The first of them is chosen, or, where an exploration goes on
+    /// from a point, the one that leads there; those before it were tried. `None` if everyone is asleep.
+    fn new(awake: u8, asleep: u8, lead: Option<&usize>) -> Result<Option<Point>, ReplayError> {
+        let mut choices: Vec<usize> = (0..MAX_TXNS).rev().filter(|txn| awake >> txn & 1 == 1).collect();
+        let mut tried = 0;
+        if let Some(lead) = lead {
+            let place = choices.iter().position(|txn| txn == lead).ok_or(ReplayError::Elsewhere)?;
+            tried = choices.drain(place + 1..).fold(0, |bits, txn| bits | 1 << txn);
+        }
+        Ok(choices.last().copied().map(|chosen| Point { choices, chosen, asleep, tried }))
+    }
 }
 
 /// Runs every interleaving of the programs, each on a database that `open` gives, and shows each to
@@ -271,36 +301,67 @@ pub fn explore(
     visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
 ) -> Result<Explored, ReplayError> {
     let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
-    tree(options.from, |points, again| descend(programs, options, &names, &mut *open(), points, again), visit)
+    let run = |way: &mut Way, again: &mut Vec<usize>| descend(programs, options, &names, &mut *open(), way, again);
+    tree(options, run, visit)
 }
 
-/// Goes through the tree, depth first: `descend` runs the choices that the points name, then the first
-/// choice at each new point.
+/// The way down the tree.
+#[derive(Default)]
+struct Way {
+    points: Vec<Point>,
+    /// Who is to be chosen at new points, from the root on, where an exploration goes on.
+    lead: Vec<usize>,
+}
+
+impl Way {
+    /// Adds a point at the end; `false` if everyone who could go on there is asleep.
+    fn go_on(&mut self, ready: u8, asleep: u8) -> Result<bool, ReplayError> {
+        let point = Point::new(ready & !asleep, asleep, self.lead.get(self.points.len()))?;
+        let goes_on = point.is_some();
+        self.points.extend(point);
+        Ok(goes_on)
+    }
+}
+
+/// Goes through the tree, depth first: `descend` runs the choices that the way names, then the first choice
+/// at each new point.
 fn tree(
-    from: u64,
-    mut descend: impl FnMut(&mut Vec<Point>, &mut Vec<usize>) -> Result<Descent, ReplayError>,
+    options: &Options,
+    mut descend: impl FnMut(&mut Way, &mut Vec<usize>) -> Result<Descent, ReplayError>,
     mut visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
 ) -> Result<Explored, ReplayError> {
-    let mut explored = Explored::default();
-    let mut points: Vec<Point> = Vec::new();
+    let (first, lead) = options.resume.clone().map_or((0, Vec::new()), |resume| (resume.number, resume.moves));
+    let mut explored = Explored { first, schedules: first, ..Explored::default() };
+    let mut way = Way { points: Vec::new(), lead };
     let mut order = Order::default();
     loop {
         order.again.clear();
-        match descend(&mut points, &mut order.again)? {
+        let descent = descend(&mut way, &mut order.again)?;
+        if way.points.len() < way.lead.len() {
+            return Err(ReplayError::Elsewhere);
+        }
+        way.lead.clear();
+        let mut flow = ControlFlow::Continue(());
+        match descent {
             Descent::Pruned => explored.pruned += 1,
             Descent::Ended(outcome) => {
                 let number = explored.schedules;
                 explored.schedules += 1;
                 order.moves.clear();
-                order.moves.extend(points.iter().map(|point| point.chosen));
+                order.moves.extend(way.points.iter().map(|point| point.chosen));
                 let run = Run { number, order: &order, outcome: &outcome };
-                if number >= from && visit(&run).is_break() {
-                    return Ok(explored);
+                if number >= options.from {
+                    flow = visit(&run);
                 }
             }
         }
-        if !backtrack(&mut points) {
+        if !backtrack(&mut way.points) {
             return Ok(Explored { complete: true, ..explored });
+        }
+        if flow.is_break() {
+            let moves = way.points.iter().map(|point| point.chosen).collect();
+            let next = Some(Resume { number: explored.schedules, moves });
+            return Ok(Explored { next, ..explored });
         }
     }
 }
@@ -312,13 +373,13 @@ enum Descent {
     Ended(Result<Replay, ReplayError>),
 }
 
-/// Runs the choices that the points name, then goes on with the first choice at each new point.
+/// Runs the choices that the way names, then goes on with the first choice at each new point.
 fn descend(
     programs: &Programs,
     options: &Options,
     names: &[String],
     database: &mut dyn Database,
-    points: &mut Vec<Point>,
+    way: &mut Way,
     again: &mut Vec<usize>,
 ) -> Result<Descent, ReplayError> {
     let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
@@ -329,17 +390,17 @@ fn descend(
     let mut places = [0_usize; MAX_TXNS];
     let mut depth = 0;
     loop {
-        if depth == points.len() {
+        if depth == way.points.len() {
             let ready = ready(programs, options, &driver, &places[..names.len()]);
             if ready == 0 {
                 break;
             }
-            let asleep = asleep_after(programs, options, points.last(), &places);
-            let choices: Vec<usize> = (0..names.len()).rev().filter(|txn| (ready & !asleep) >> txn & 1 == 1).collect();
-            let Some(chosen) = choices.last().copied() else { return Ok(Descent::Pruned) };
-            points.push(Point { choices, chosen, asleep, tried: 0 });
+            let asleep = asleep_after(programs, options, way.points.last(), &places);
+            if !way.go_on(ready, asleep)? {
+                return Ok(Descent::Pruned);
+            }
         }
-        let txn = points[depth].chosen;
+        let txn = way.points[depth].chosen;
         if let Some(action) = programs.action(txn, places[txn], options.begins[txn]) {
             driver.issue(txn, &action)?;
         }

@@ -1,6 +1,8 @@
 //! Which version each read saw.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+
+use crate::hash::HashMap;
 
 use bytes::Bytes;
 use isolde_types::{Isolation, Span, Ts};
@@ -37,7 +39,7 @@ struct Scan<'h> {
 
 impl<'h> Resolved<'h> {
     pub(super) fn resolve_reads(&mut self, history: &'h History, names: &Names<'_>, owners: &Owners) {
-        let mut own = OwnWrites::new();
+        let mut own = OwnWrites::default();
         for (at, (event, owner)) in history.events.iter().zip(&owners.of_event).enumerate() {
             let Some(reader) = *owner else { continue };
             match event {

@@ -1,6 +1,6 @@
 //! Keys and transactions get their numbers; who committed.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use isolde_types::Key;
 
@@ -88,7 +88,7 @@ impl<'h> Resolved<'h> {
     }
 
     pub(super) fn collect_transactions(&mut self, history: &'h History, names: &Names<'_>) -> Owners {
-        let mut owners = Owners { numbers: HashMap::new(), of_event: Vec::with_capacity(history.events.len()) };
+        let mut owners = Owners { numbers: HashMap::default(), of_event: Vec::with_capacity(history.events.len()) };
         for (at, event) in history.events.iter().enumerate() {
             if let Event::Begin { txn, .. } = event {
                 self.begin(at, event);

@@ -1,6 +1,6 @@
 //! The versions of each key, in their order.
 
-use std::collections::HashMap;
+use crate::hash::HashMap;
 
 use bytes::Bytes;
 use isolde_types::Ts;
@@ -224,7 +224,7 @@ impl<'h> Resolved<'h> {
 
 /// The places of listed writes, by key, transaction and number there; of a write listed twice, the last.
 fn ranks(listed: &Listed<'_>, owners: &Owners) -> HashMap<(usize, usize, u32), u64> {
-    let mut ranks = HashMap::new();
+    let mut ranks = HashMap::default();
     for (key, order) in listed {
         for (place, (txn, seq)) in (0_u64..).zip(order.iter()) {
             if let Some(number) = owners.number(*txn) {
@@ -237,7 +237,7 @@ fn ranks(listed: &Listed<'_>, owners: &Owners) -> HashMap<(usize, usize, u32), u
 
 /// What increments and merges came to, by transaction and key.
 fn resolved_values<'h>(history: &'h History, names: &Names<'_>, owners: &Owners) -> HashMap<(usize, usize), &'h Bytes> {
-    let mut values = HashMap::new();
+    let mut values = HashMap::default();
     for (event, owner) in history.events.iter().zip(&owners.of_event) {
         if let (Event::Commit { resolved, .. }, Some(owner)) = (event, owner) {
             let known = resolved.iter().filter_map(|(key, value)| Some((names.find(key)?, value)));

@@ -80,6 +80,8 @@ pub enum ReplayError {
         /// Its words.
         why: String,
     },
+    /// An exploration was to go on at a point that these programs do not come to, at these levels and modes.
+    Elsewhere,
     /// A program that is Rust code cannot be explored.
     Program {
         /// Its name.
@@ -96,6 +98,9 @@ impl fmt::Display for ReplayError {
                 write!(f, "{} still blocked after the last step: whoever they wait for never ends", txns.join(" and "))
             }
             ReplayError::Value { n, step, message } => write!(f, "step {n}, `{step}`: {message}"),
+            ReplayError::Elsewhere => f.write_str(
+                "the resume point is of other programs, or of another level or mode: they do not come there",
+            ),
             ReplayError::Lacks { what } => write!(f, "there is no {what} here"),
             ReplayError::Unjudged { why } => write!(f, "cannot be judged: {why}"),
             ReplayError::Unreachable { why } => write!(f, "cannot be reached: {why}"),

@@ -1,5 +1,7 @@
 //! Who is active, and who committed lately: for people, for errors, and for limits.
 
+use std::sync::OnceLock;
+
 use isolde_types::sync::atomic::{AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak, thread_number};
 use isolde_types::{Ts, TxnId};
@@ -12,6 +14,8 @@ const SHARDS: usize = 16;
 
 /// How many commits are remembered by name.
 const REMEMBERED: usize = 1024;
+/// How many of them are made room for at once.
+const CHUNK: usize = 32;
 
 /// What a shard counted.
 #[derive(Clone, Copy, Default, Debug)]
@@ -131,20 +135,22 @@ fn shard_of_this_thread() -> usize {
 }
 
 /// Names of the last commits, so that a conflict can say with whom.
+///
+/// A ring of chunks that are made when a commit first comes there: a database that is opened for a handful of
+/// commits is opened fast.
+#[derive(Default)]
 pub(crate) struct RecentCommits {
-    ring: Box<[Mutex<(Ts, TxnSummary)>]>,
+    ring: [OnceLock<Chunk>; REMEMBERED / CHUNK],
 }
 
-impl Default for RecentCommits {
-    fn default() -> Self {
-        let empty = || Mutex::new((Ts::ZERO, TxnSummary { id: None, label: None }));
-        RecentCommits { ring: (0..REMEMBERED).map(|_| empty()).collect() }
-    }
-}
+type Chunk = Box<[Mutex<(Ts, TxnSummary)>; CHUNK]>;
 
 impl RecentCommits {
     pub fn remember(&self, ts: Ts, id: TxnId, label: Option<Arc<str>>) {
-        let mut entry = self.slot(ts).lock();
+        let (chunk, place) = Self::place(ts);
+        let chunk =
+            self.ring[chunk].get_or_init(|| Box::new(std::array::from_fn(|_| Mutex::new((Ts::ZERO, nobody())))));
+        let mut entry = chunk[place].lock();
         let forgotten =
             (ts > entry.0).then(|| std::mem::replace(&mut *entry, (ts, TxnSummary { id: Some(id), label })));
         drop(entry);
@@ -153,11 +159,37 @@ impl RecentCommits {
 
     /// Who committed at `ts`, if that is still remembered.
     pub fn who(&self, ts: Ts) -> TxnSummary {
-        let entry = self.slot(ts).lock();
-        if entry.0 == ts { entry.1.clone() } else { TxnSummary { id: None, label: None } }
+        let (chunk, place) = Self::place(ts);
+        let Some(chunk) = self.ring[chunk].get() else { return nobody() };
+        let entry = chunk[place].lock();
+        if entry.0 == ts { entry.1.clone() } else { nobody() }
     }
 
-    fn slot(&self, ts: Ts) -> &Mutex<(Ts, TxnSummary)> {
-        &self.ring[usize::try_from(ts.0).unwrap_or(0) % REMEMBERED]
+    fn place(ts: Ts) -> (usize, usize) {
+        let place = usize::try_from(ts.0).unwrap_or(0) % REMEMBERED;
+        (place / CHUNK, place % CHUNK)
+    }
+}
+
+const fn nobody() -> TxnSummary {
+    TxnSummary { id: None, label: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_commits_are_remembered_by_name_and_older_ones_are_not() {
+        let recent = RecentCommits::default();
+        assert!(recent.who(Ts(1)).id.is_none(), "nobody has committed");
+        let all = REMEMBERED as u64 + 40;
+        (1..=all).for_each(|ts| recent.remember(Ts(ts), TxnId(ts + 7), None));
+        // A late one does not replace a newer one.
+        recent.remember(Ts(3), TxnId(10), None);
+        for ts in 1..=all {
+            let expected = (ts > 40).then_some(TxnId(ts + 7));
+            assert_eq!(recent.who(Ts(ts)).id, expected, "{ts}");
+        }
     }
 }
