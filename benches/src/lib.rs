@@ -5,6 +5,7 @@
 
 pub mod checker;
 pub mod durable;
+pub mod opening;
 pub mod shape;
 
 use std::time::Instant;

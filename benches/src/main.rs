@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use isolde_bench::opening::{self, Opening};
 use isolde_bench::shape::{self, Bound, Verdict};
 
 #[derive(Parser)]
@@ -34,6 +35,22 @@ enum Command {
         #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u8).range(1..))]
         rounds: u8,
     },
+    /// How long a million keys take to open from a checkpoint, with a log of at most 64 MiB behind it, in and out
+    /// of the page cache; exits 1 if it takes 2 seconds or more in it
+    Opening {
+        /// A folder on the disk to measure; a new one is made in it, and removed
+        #[arg(long, default_value = "target")]
+        folder: PathBuf,
+        /// How many keys the checkpoint holds
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: u64,
+        /// How many puts stand in the log
+        #[arg(long, default_value_t = 400_000)]
+        puts: u64,
+        /// How many times it is opened
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+    },
     /// How long the checker takes for 10^4, 10^5 and 10^6 operations; exits 1 if a million take more than
     /// 5 seconds or 1 GiB
     Checker,
@@ -42,7 +59,10 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Shape { keys, rounds } => shape(keys, usize::from(rounds)),
-        Command::Durable { folder, rounds } => durable(&folder, usize::from(rounds)),
+        Command::Durable { folder, rounds } => in_folder(&folder, |folder| durable(folder, usize::from(rounds))),
+        Command::Opening { folder, keys, puts, rounds } => {
+            in_folder(&folder, |folder| opening(folder, keys.max(1), puts, usize::from(rounds)))
+        }
         Command::Checker if isolde_bench::checker::run() => ExitCode::SUCCESS,
         Command::Checker => ExitCode::FAILURE,
     }
@@ -55,17 +75,32 @@ fn shape(keys: u64, rounds: usize) -> ExitCode {
     report(&verdicts)
 }
 
-fn durable(folder: &Path, rounds: usize) -> ExitCode {
-    let folder = match tempfile::tempdir_in(folder) {
-        Ok(folder) => folder,
+/// Runs a benchmark in a new folder, which is removed at the end.
+fn in_folder(folder: &Path, run: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
+    match tempfile::tempdir_in(folder) {
+        Ok(folder) => run(folder.path()),
         Err(error) => {
             eprintln!("{}: {error}", folder.display());
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
+    }
+}
+
+fn opening(folder: &Path, keys: u64, puts: u64, rounds: usize) -> ExitCode {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("isolde-bench opening: {keys} keys, {puts} puts in the log, {rounds} rounds, {cores} cores");
+    let Opening { log_bytes, warm, cold } = opening::run(folder, keys, puts, rounds);
+    let cold = cold.map_or("SKIPPED: the page cache cannot be dropped here".to_owned(), |cold| format!("{cold:.2} s"));
+    println!("log {:.1} MiB; medians: warm {warm:.2} s, cold {cold}", log_bytes as f64 / f64::from(1 << 20));
+    let passes = warm < opening::BOUND;
+    println!("{}  opening, warm (under {} s)", if passes { "PASS" } else { "FAIL" }, opening::BOUND);
+    if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn durable(folder: &Path, rounds: usize) -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("isolde-bench durable: {rounds} rounds, {cores} cores");
-    let (verdicts, micros) = isolde_bench::durable::run(folder.path(), rounds);
+    let (verdicts, micros) = isolde_bench::durable::run(folder, rounds);
     println!("a bare write and sync: {micros:.0} us (median)");
     report(&verdicts)
 }
