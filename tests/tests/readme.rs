@@ -38,6 +38,19 @@ fn the_first_program_runs() -> isolde::Result<()> {
 }
 
 #[test]
+fn the_program_with_a_table_runs() -> isolde::Result<()> {
+    use isolde::{Db, Table};
+
+    const SCORES: Table<(String, u32), i64> = Table::new("scores");
+    let db = Db::builder().in_memory().open()?;
+    db.table(SCORES).put(&("ada".to_owned(), 1), 10)?;
+    db.transact(|t| t.table(SCORES).increment(&("ada".to_owned(), 1), 5))?;
+    let best = db.begin()?.table(SCORES).scan_prefix(&"ada".to_owned()).next_back().transpose()?;
+    assert_eq!(best, Some((("ada".to_owned(), 1), 15)));
+    Ok(())
+}
+
+#[test]
 fn the_recording_program_runs() -> isolde::Result<()> {
     use isolde_history::{assert_levels_kept, assert_serializable};
 

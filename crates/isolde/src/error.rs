@@ -12,7 +12,8 @@ use std::time::Duration;
 
 pub(crate) use detail::{Asked, Redact};
 pub use detail::{
-    Conflict, ConflictKind, Deadlock, KeyText, LockWait, MergeError, RetriesExhausted, TooLarge, TxnSummary, Wound,
+    BadRow, Conflict, ConflictKind, Deadlock, KeyText, LockWait, MergeError, RetriesExhausted, RowPart, TooLarge,
+    TxnSummary, Wound,
 };
 /// Why the files of a database could not be opened, read or written.
 pub use isolde_wal::WalError as StorageError;
@@ -59,6 +60,8 @@ pub enum Error {
     CounterOverflow(Box<KeyText>),
     /// A merge operator refused its operand, or is not registered.
     Merge(Box<MergeError>),
+    /// A key or a value of a typed table is not what the table's types make. The transaction lives on.
+    BadRow(Box<BadRow>),
     /// A key, a value, a write set, or a number of locks is over its limit. The transaction lives on.
     TooLarge(Box<TooLarge>),
     /// The database's versions take more memory than it may use. The transaction lives on; end
@@ -125,6 +128,7 @@ pub enum ErrorKind {
     NotACounter,
     CounterOverflow,
     Merge,
+    BadRow,
     TooLarge,
     MemoryLimit,
     ReadOnly,
@@ -190,6 +194,7 @@ impl Error {
             Error::NotACounter(_) => ErrorKind::NotACounter,
             Error::CounterOverflow(_) => ErrorKind::CounterOverflow,
             Error::Merge(_) => ErrorKind::Merge,
+            Error::BadRow(_) => ErrorKind::BadRow,
             Error::TooLarge(_) => ErrorKind::TooLarge,
             Error::MemoryLimit { .. } => ErrorKind::MemoryLimit,
             Error::ReadOnly => ErrorKind::ReadOnly,
@@ -295,6 +300,7 @@ impl Error {
                 Some(reason) => write!(f, "merge operator {:?} refused {}: {reason}", e.operator, e.key),
                 None => write!(f, "no merge operator {:?} is registered (wanted for {})", e.operator, e.key),
             },
+            Error::BadRow(row) => row.line(f),
             Error::TooLarge(e) => {
                 write!(f, "{} too large: {} is over the limit of {} (Builder::{})", e.what, e.size, e.limit, e.option)
             }
@@ -339,6 +345,7 @@ impl Error {
                 f.write_str("\n  what to do: try the operation again, or roll back and retry; ")?;
                 f.write_str("Db::locks and Db::waits_for show who holds what")
             }
+            Error::BadRow(row) => row.explain(f),
             Error::RetriesExhausted(end) => {
                 f.write_str("\n  the last error: ")?;
                 fmt::Display::fmt(&end.last, f)
@@ -354,6 +361,7 @@ impl StdError for Error {
             Error::Aborted(inner) => Some(inner.as_ref()),
             Error::RetriesExhausted(end) => Some(&end.last),
             Error::Storage(storage) => Some(storage.as_ref()),
+            Error::BadRow(row) => row.why.as_deref().map(|why| why as &(dyn StdError + 'static)),
             _ => None,
         }
     }

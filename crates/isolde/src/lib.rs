@@ -55,6 +55,7 @@ mod retry;
 mod stats;
 #[doc(hidden)]
 pub mod step;
+mod table;
 mod txn;
 
 pub use batch::WriteBatch;
@@ -65,8 +66,8 @@ pub use engine::commit::Commit;
 pub use engine::durable::Durability;
 pub use engine::write::{Cas, Savepoint};
 pub use error::{
-    Conflict, ConflictKind, Deadlock, Error, ErrorKind, KeyText, LockWait, MergeError, Result, RetriesExhausted,
-    StorageError, TooLarge, TxnSummary, Wound,
+    BadRow, Conflict, ConflictKind, Deadlock, Error, ErrorKind, KeyText, LockWait, MergeError, Result,
+    RetriesExhausted, RowPart, StorageError, TooLarge, TxnSummary, Wound,
 };
 pub use isolde_locks::{DeadlockReport, Deadlocks, LockView, Victim, WaitsForView};
 pub use isolde_types::{
@@ -80,4 +81,9 @@ pub use isolde_wal::{Vfs, WriteBehind};
 pub use recorder::Recorder;
 pub use retry::{RetryEvent, RetryPolicy};
 pub use stats::{Stats, TxnInfo};
+#[cfg(feature = "json")]
+pub use table::Json;
+pub use table::{
+    CodecError, DbTable, EncodeKey, KeyPrefix, Table, TableKey, TableKeys, TableScan, TxnTable, ValueCodec,
+};
 pub use txn::{Call, Keys, Scan, Txn};

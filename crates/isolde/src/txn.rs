@@ -15,7 +15,7 @@ use crate::engine::read::Intent;
 use crate::engine::scan::ScanCore;
 use crate::engine::wait::{Patience, Wait, block_on};
 use crate::engine::write::{Cas, Savepoint};
-use crate::error::Result;
+use crate::error::{Redact, Result};
 pub use rows::{Keys, Scan};
 
 /// A transaction.
@@ -98,7 +98,11 @@ impl Txn {
         Call { txn: self, patience: Patience::AtMost(at_most) }
     }
 
-    fn call(&self) -> Call<'_> {
+    pub(crate) fn redact(&self) -> Redact {
+        self.inner.core.config.redact
+    }
+
+    pub(crate) fn call(&self) -> Call<'_> {
         Call { txn: self, patience: Patience::Default }
     }
 

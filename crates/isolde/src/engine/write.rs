@@ -25,11 +25,11 @@ pub struct Savepoint {
 
 /// What a compare-and-set came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Cas {
+pub enum Cas<T = Bytes> {
     /// The key had the expected value, and has the new one now.
     Swapped,
     /// The key had another value, this one; nothing was changed.
-    Current(Option<Bytes>),
+    Current(Option<T>),
 }
 
 impl TxnInner {

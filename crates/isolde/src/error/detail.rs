@@ -1,5 +1,6 @@
 //! What errors say beside their kind: keys, transactions, conflicts, limits.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
@@ -47,6 +48,53 @@ impl fmt::Debug for KeyText {
 /// FNV-1a: stable from run to run, so that the same key can be followed through a log.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A row of a typed table that cannot be read or written with the table's types.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BadRow {
+    /// The table's name.
+    pub table: &'static str,
+    /// What cannot be read or written.
+    pub part: RowPart,
+    /// The key, as it stands in the database.
+    pub key: KeyText,
+    /// What the codec says.
+    pub why: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// A part of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RowPart {
+    /// Its key cannot be decoded.
+    Key,
+    /// Its value cannot be decoded.
+    Value,
+    /// The value that was to be written cannot be encoded.
+    NewValue,
+}
+
+impl BadRow {
+    pub(super) fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.part {
+            RowPart::Key => "is no key of its type",
+            RowPart::Value => "has a value that cannot be decoded",
+            RowPart::NewValue => "was to get a value that cannot be encoded",
+        };
+        write!(f, "table {:?}: {} {what}", self.table, self.key)?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
+
+    pub(super) fn explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.part {
+            RowPart::NewValue => "\n  what to do: nothing was written; write a value that the codec knows",
+            RowPart::Key | RowPart::Value => {
+                "\n  what to do: read it with the types that it was written with, or raw, by Txn::scan of Table::span"
+            }
+        })
+    }
 }
 
 /// Whether messages show keys.
