@@ -22,6 +22,7 @@ use crate::engine::{Begin, Core, TxnInner};
 use crate::error::{Error, Redact, Result, StorageError};
 use crate::isolation::Access;
 use crate::retry::{RetryEvent, RetryHook, RetryPolicy};
+use crate::trace;
 use crate::txn::Txn;
 
 /// Smaller log files would be all header and padding.
@@ -321,6 +322,11 @@ impl Builder {
             redact: self.redact,
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         };
+        let began = config.clock.now();
+        let path = match &self.place {
+            Some(Place::Path(path)) => path.display().to_string(),
+            _ => String::new(),
+        };
         let vfs: Arc<dyn Vfs> = match self.place {
             None | Some(Place::Memory) => return Ok(Db::new(Arc::new(Core::new(config)))),
             Some(Place::Path(path)) => {
@@ -344,6 +350,7 @@ impl Builder {
             disk.keep(log.start_thread(clock)?);
             core.start_checkpoints()?;
         }
+        trace::opened(&path, last, core.config.clock.now().saturating_sub(began));
         Ok(Db::new(core))
     }
 

@@ -23,6 +23,7 @@ use crate::engine::{Begin, Core};
 use crate::error::{Error, Result};
 use crate::retry::{Attempts, pause};
 use crate::stats::{Stats, TxnInfo};
+use crate::trace;
 use crate::txn::Txn;
 
 /// A database. Cloning gives another handle to the same one.
@@ -112,6 +113,7 @@ impl Db {
         let mut attempts = Attempts::new(&self.core, begin);
         let mut pending_age = None;
         loop {
+            let _span = trace::attempt(&attempts.begin, attempts.number());
             let txn = match self.begin_with(&attempts.begin) {
                 Ok(txn) => Txn::new(txn),
                 Err(error) => {
@@ -402,7 +404,9 @@ impl Db {
         for txn in self.core.registry.active() {
             txn.roll_back();
         }
-        self.core.disk.as_ref().map_or(Ok(()), Disk::close)
+        let closed = self.core.disk.as_ref().map_or(Ok(()), Disk::close);
+        trace::closed(&closed);
+        closed
     }
 
     fn check_open(&self) -> Result<()> {

@@ -56,6 +56,7 @@ mod stats;
 #[doc(hidden)]
 pub mod step;
 mod table;
+mod trace;
 mod txn;
 
 pub use batch::WriteBatch;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::engine::{Begin, Core};
 use crate::error::{Error, Result, RetriesExhausted};
 use crate::isolation::escalated;
+use crate::trace;
 use isolde_types::Mode;
 use isolde_types::sync::Arc;
 
@@ -110,6 +111,11 @@ impl Attempts {
         Attempts { begin, policy: core.config.retry.clone(), failed: 0, started: core.config.clock.now() }
     }
 
+    /// The number of the next attempt, from 1.
+    pub fn number(&self) -> u32 {
+        self.failed + 1
+    }
+
     /// After a failed attempt: how long to wait before the next.
     ///
     /// # Errors
@@ -123,11 +129,13 @@ impl Attempts {
         let late = self.policy.max_elapsed.is_some_and(|max| elapsed >= max);
         if self.failed >= self.policy.max_attempts || late {
             let attempts = self.failed;
+            trace::gave_up(&self.begin, attempts, &error);
             return Err(Error::RetriesExhausted(Box::new(RetriesExhausted { attempts, elapsed, last: error })));
         }
         let escalated = self.adapt(core, &error, age);
         let delay = self.policy.delay(self.failed);
         core.registry.count(|counts| counts.retries += 1);
+        trace::retry(&self.begin, self.failed, delay, escalated, &error);
         if let Some(hook) = &core.config.on_retry {
             let label = self.begin.label.as_deref();
             hook(&RetryEvent { label, attempt: self.failed, error: &error, delay, escalated });

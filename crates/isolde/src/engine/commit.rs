@@ -34,6 +34,7 @@ use super::wait::Wait;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
 use crate::isolation::{WriteCheck, WriteTiming};
+use crate::trace;
 
 /// More bytes of log than of keys and values, for a few keys.
 const ROOM: usize = 16;
@@ -59,6 +60,12 @@ pub struct Commit {
 impl TxnInner {
     /// Commits; see the module.
     pub async fn commit(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
+        let outcome = self.commit_untold(wait).await;
+        trace::commit(self, &outcome);
+        outcome
+    }
+
+    async fn commit_untold(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
         self.begin_ending()?;
         let guard = RollbackOnDrop(self);
         self.drained(wait).await?;

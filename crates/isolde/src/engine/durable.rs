@@ -30,6 +30,7 @@ use isolde_wal::{
 use super::wait::{Cause, Wait};
 use super::{Core, TxnInner};
 use crate::error::{Error, Result};
+use crate::trace;
 
 /// What a commit survives once it is acknowledged.
 ///
@@ -208,7 +209,10 @@ impl Core {
         };
         let directory = disk.directory()?;
         let mut rows = Rows { core: self, view: None };
-        Ok(isolde_wal::checkpoint(&directory, &disk.log, &disk.checkpoints, &mut rows)?)
+        let began = self.config.clock.now();
+        let written = isolde_wal::checkpoint(&directory, &disk.log, &disk.checkpoints, &mut rows).map_err(Error::from);
+        trace::checkpoint(&written, self.config.clock.now().saturating_sub(began));
+        written
     }
 
     /// Starts the thread that writes checkpoints when the log has grown.

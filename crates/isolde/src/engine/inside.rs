@@ -8,6 +8,7 @@ use isolde_types::sync::Arc;
 
 use super::TxnInner;
 use crate::error::Result;
+use crate::trace;
 
 /// An operation that is inside its transaction's gate whenever it is polled, and only then.
 ///
@@ -43,6 +44,9 @@ fn poll_inside<T, F: Future<Output = Result<T>>>(
         txn.after_operation(outcome.as_ref().err());
     }
     drop(inside);
+    if let Poll::Ready(outcome) = &polled {
+        trace::operation(txn, outcome.as_ref().err());
+    }
     polled
 }
 

@@ -18,8 +18,9 @@ use super::registry::PlaceCell;
 use super::wait::{Cause, Patience, Wait};
 use super::write_set::WriteSet;
 use super::{Core, RecordRef};
-use crate::error::{Asked, Deadlock, Error, LockWait, Result, TooLarge, TxnSummary, Wound};
+use crate::error::{Asked, Deadlock, Error, KeyText, LockWait, Result, TooLarge, TxnSummary, Wound};
 use crate::isolation::{Access, Policy, WriteTiming};
+use crate::trace;
 
 /// How a transaction is to be begun.
 #[derive(Clone)]
@@ -437,7 +438,8 @@ impl TxnInner {
             let record = RecordRef(self.core.store.find_or_create(key));
             let policy = wait_policy(wait);
             let acquire = self.core.locks.lock_key(owner, record.clone(), mode, purpose, policy);
-            match lock_wait(wait, acquire).await {
+            let waits = || trace::waits(self, || KeyText::new(key, self.core.config.redact), mode);
+            match lock_wait(wait, acquire, waits).await {
                 Ok(()) => return Ok(record),
                 Err(LockError::Sealed) => {}
                 Err(error) => return Err(self.lock_error(error, wait, |w| w.key(key))),
@@ -449,7 +451,8 @@ impl TxnInner {
     pub async fn lock_span(self: &Arc<Self>, wait: &Wait, span: &Span, mode: LockMode, purpose: Purpose) -> Result<()> {
         let owner = self.owner();
         let acquire = self.core.locks.lock_span(&owner, span.clone(), mode, purpose, wait_policy(wait), &*self.core);
-        lock_wait(wait, acquire).await.map_err(|error| self.lock_error(error, wait, |w| w.span(span)))
+        let waits = || trace::waits(self, || KeyText::span(span, self.core.config.redact), mode);
+        lock_wait(wait, acquire, waits).await.map_err(|error| self.lock_error(error, wait, |w| w.span(span)))
     }
 
     fn lock_error(&self, error: LockError, wait: &Wait, target: impl FnOnce(WaitFor) -> LockWait) -> Error {
@@ -552,7 +555,7 @@ fn wait_policy(wait: &Wait) -> WaitPolicy {
 }
 
 /// Waits for a lock, until it is granted, fails, or the wait has expired.
-async fn lock_wait(wait: &Wait, acquire: Acquire<'_, RecordRef>) -> Result<(), LockError> {
+async fn lock_wait(wait: &Wait, acquire: Acquire<'_, RecordRef>, waits: impl Fn()) -> Result<(), LockError> {
     let mut acquire = std::pin::pin!(acquire);
     let mut first = true;
     std::future::poll_fn(|cx| {
@@ -564,6 +567,7 @@ async fn lock_wait(wait: &Wait, acquire: Acquire<'_, RecordRef>) -> Result<(), L
             Poll::Pending => {
                 if std::mem::take(&mut first) {
                     wait.begin_lock_wait();
+                    waits();
                 }
                 wait.pending(Cause::Lock);
                 Poll::Pending

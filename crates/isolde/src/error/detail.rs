@@ -22,7 +22,7 @@ impl KeyText {
         }
     }
 
-    pub(super) fn span(span: &Span, redact: Redact) -> KeyText {
+    pub(crate) fn span(span: &Span, redact: Redact) -> KeyText {
         match redact {
             Redact::Show => KeyText(span.to_string().into()),
             Redact::Hash => {
