@@ -157,6 +157,30 @@ fn snapshots_that_are_too_old_are_ended() {
     assert!(young.get("k").unwrap().is_some());
 }
 
+/// Whoever is rolled back gives locks back, which can wound the next one: that must not need a stack as deep
+/// as the queue is long.
+#[test]
+fn a_long_queue_of_the_young_is_wounded_at_once() {
+    const YOUNG: usize = 1_000;
+    let db = open(|b| b.deadlocks(Deadlocks::WoundWait));
+    let begin = || now(Session::begin(db.txn().mode(Mode::Pessimistic))).unwrap();
+    let oldest = begin();
+    let young: Vec<Session> = (0..YOUNG).map(|_| begin()).collect();
+    assert!(young.iter().all(|session| oldest.id() < session.id()));
+    let mut puts: Vec<_> = young.iter().map(|session| session.put("k", "young")).collect();
+    let granted = puts.iter_mut().map(poll).filter(Poll::is_ready).count();
+    assert_eq!(granted, 1, "the first has it, and the others wait");
+    let mut put = oldest.put("k", "old");
+    assert!(poll(&mut put).is_pending(), "it wounds, and asks again");
+    now(put).unwrap();
+    now(oldest.commit()).unwrap();
+    let ended = puts[1..].iter_mut().map(poll).filter(|polled| matches!(polled, Poll::Ready(Err(_)))).count();
+    assert_eq!(ended, YOUNG - 1, "all were wounded");
+    drop((puts, young));
+    assert_eq!(db.stats().locks.owners, 0);
+    db.check().unwrap();
+}
+
 /// The end took everything away; a savepoint after it must not bring a lock owner back.
 #[test]
 fn a_savepoint_after_the_end_leaves_nothing_behind() {

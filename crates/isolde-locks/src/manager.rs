@@ -56,7 +56,7 @@ pub struct Granted {
 }
 
 /// How many registries of owners there are.
-const SHARDS: usize = if cfg!(any(shuttle, loom)) { 4 } else { 256 };
+const SHARDS: usize = if cfg!(any(shuttle, loom)) { 4 } else { 64 };
 
 /// One registry of owners: identities follow each other, so that each has few at a time, in no order.
 type Owners<H> = Mutex<Vec<(TxnId, Weak<Owner<H>>)>>;
@@ -145,12 +145,8 @@ impl<H: Handle> LockManager<H> {
         purpose: Purpose,
         wait: WaitPolicy,
     ) -> Acquire<'a, H> {
-        let state = match self.try_word(owner, &handle, mode, purpose) {
-            Some(outcome) => Progress::Done(Some(outcome.map(|()| Granted { waited: false }))),
-            None => Progress::Ask,
-        };
         let locked = Locked::Key(handle);
-        Acquire { manager: self, owner, locked, mode, purpose, wait, announced: false, state }
+        Acquire { manager: self, owner, locked, mode, purpose, wait, announced: false, state: Progress::Ask }
     }
 
     /// Locks a span. A future; see [`Acquire`].
@@ -337,7 +333,7 @@ impl<H: Handle> LockManager<H> {
         graph.wakers.remove(&ticket);
         self.deflate_locked(&mut graph, &request.locked);
         drop(graph);
-        request.state = Progress::Done(None);
+        request.state = Progress::Done;
         match outcome {
             Ok(()) => Poll::Ready(self.granted(request, true)),
             Err(refusal) => Poll::Ready(Err(refused(refusal))),

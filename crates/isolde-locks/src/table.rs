@@ -287,13 +287,28 @@ impl Table {
 
     /// Holders that conflict, then earlier waiters that conflict; nobody twice.
     pub(crate) fn blockers_of(&self, txn: TxnId, target: &Target, mode: LockMode, turn: Turn) -> Vec<RawBlocker> {
-        let mut found: Vec<RawBlocker> = Vec::new();
+        let mut found = Vec::new();
+        let mut known: HashSet<TxnId, RandomState> = HashSet::default();
         self.each_blocker(txn, target, mode, turn, |blocker| {
-            if !found.iter().any(|earlier| earlier.txn == blocker.txn) {
+            if known.insert(blocker.txn) {
                 found.push(blocker);
             }
         });
         found
+    }
+
+    /// Whether a request waits for this transaction: for what it holds, or for its turn.
+    pub(crate) fn waits_for(&self, request: &Request, txn: TxnId) -> bool {
+        let comes_before = |ticket: &Ticket| {
+            self.requests.get(ticket).is_some_and(|earlier| {
+                earlier.turn < request.turn
+                    && earlier.mode.conflicts(request.mode)
+                    && earlier.target.overlaps(&request.target)
+                    && !self.blocks(request.txn, earlier)
+            })
+        };
+        let waits = self.txns.get(&txn).map(|entry| &entry.waits[..]).unwrap_or_default();
+        self.blocks(txn, request) || (!mutant!("queue-unfair") && waits.iter().any(comes_before))
     }
 
     pub(crate) fn each_blocker(

@@ -39,6 +39,18 @@ fn poll(acquire: &mut Acquire<'_, Record>) -> Poll<Result<Granted, LockError>> {
     Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// A request is made by polling it: one that is dropped before leaves the key free.
+#[test]
+fn a_request_that_was_never_polled_holds_nothing() {
+    let (manager, record) = (manager(), record());
+    let (first, second) = (owner(&manager, 1), owner(&manager, 2));
+    drop(ask(&manager, &first, &record, LockMode::Exclusive));
+    assert_eq!(manager.held_mode(&first, &record), None);
+    assert!(poll(&mut ask(&manager, &second, &record, LockMode::Exclusive)).is_ready());
+    manager.release_all(&second);
+    assert!(manager.locks().is_empty());
+}
+
 /// "A wait dropped after its grant returns the key to the transaction's earlier mode, unless another
 /// of its requests asked for it."
 #[test]

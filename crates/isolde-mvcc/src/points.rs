@@ -9,7 +9,7 @@ use isolde_types::sync::{Arc, RwLock};
 
 use crate::record::{Record, prefix};
 
-const SHARDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 256 };
+const SHARDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
 
 /// One shard: records by the hash that they keep.
 type Shard<C> = RwLock<HashTable<Arc<Record<C>>>>;

@@ -35,12 +35,12 @@ pub struct Acquire<'a, H: Handle> {
 
 /// How far a request has come.
 pub(super) enum Progress {
-    /// The word did not do: the table is to be asked.
+    /// Nothing was asked yet.
     Ask,
     /// It is in its queue.
     Waits(Ticket),
-    /// It is over; the outcome is still to be fetched if it is there.
-    Done(Option<Result<Granted, LockError>>),
+    /// It is over, and its outcome was fetched.
+    Done,
 }
 
 impl<H: Handle> Future for Acquire<'_, H> {
@@ -50,13 +50,18 @@ impl<H: Handle> Future for Acquire<'_, H> {
         let request = self.get_mut();
         let manager = request.manager;
         match &mut request.state {
-            Progress::Done(outcome) => Poll::Ready(outcome.take().unwrap_or(Err(LockError::Ended))),
+            Progress::Done => Poll::Ready(Err(LockError::Ended)),
             Progress::Waits(ticket) => {
                 let ticket = *ticket;
                 manager.look(request, ticket, cx.waker())
             }
             Progress::Ask => {
-                request.state = Progress::Done(None);
+                request.state = Progress::Done;
+                if let Locked::Key(handle) = &request.locked
+                    && let Some(outcome) = manager.try_word(request.owner, handle, request.mode, request.purpose)
+                {
+                    return Poll::Ready(outcome.map(|()| Granted { waited: false }));
+                }
                 manager.ask(request, cx.waker())
             }
         }
@@ -89,12 +94,12 @@ impl<H: Handle> Acquire<'_, H> {
     pub fn blockers(&self) -> Vec<Blocker> {
         match self.state {
             Progress::Waits(ticket) => self.manager.graph.lock().table.blockers(ticket),
-            Progress::Ask | Progress::Done(_) => Vec::new(),
+            Progress::Ask | Progress::Done => Vec::new(),
         }
     }
 
     fn cancel(&mut self) {
-        let Progress::Waits(ticket) = std::mem::replace(&mut self.state, Progress::Done(None)) else { return };
+        let Progress::Waits(ticket) = std::mem::replace(&mut self.state, Progress::Done) else { return };
         let manager = self.manager;
         let mut graph = manager.graph.lock();
         graph.wakers.remove(&ticket);
@@ -108,14 +113,7 @@ impl<H: Handle> Acquire<'_, H> {
 
 impl<H: Handle> Drop for Acquire<'_, H> {
     fn drop(&mut self) {
-        match &self.state {
-            Progress::Waits(_) => self.cancel(),
-            Progress::Ask => {
-                let mut graph = self.manager.graph.lock();
-                self.manager.deflate_locked(&mut graph, &self.locked);
-            }
-            Progress::Done(_) => {}
-        }
+        self.cancel();
         if self.announced {
             self.manager.drop_spans(1);
         }

@@ -19,7 +19,7 @@ impl Table {
         let blockers = self.blockers_of(me, &request.target, request.mode, request.turn);
         let younger: Vec<TxnId> =
             blockers.into_iter().map(|blocker| blocker.txn).filter(|txn| self.age(*txn) > self.age(me)).collect();
-        younger.into_iter().fold(Effects::default(), |effects, txn| effects.and(self.wound(txn, me)))
+        self.wound_all(younger, me)
     }
 
     /// Wait-die: a request that would wait for an older transaction gives way.
@@ -41,11 +41,7 @@ impl Table {
         let mut effects = Effects::default();
         for ticket in self.waiters_on(target) {
             let Some(request) = self.requests.get(&ticket) else { continue };
-            let waits_for_me = self
-                .blockers_of(request.txn, &request.target, request.mode, request.turn)
-                .iter()
-                .any(|blocker| blocker.txn == txn);
-            if request.txn == txn || !request.mode.conflicts(mode) || !waits_for_me {
+            if request.txn == txn || !request.mode.conflicts(mode) || !self.waits_for(request, txn) {
                 continue;
             }
             let older = self.age(request.txn) < self.age(txn);
@@ -61,18 +57,37 @@ impl Table {
 
     /// Ends a transaction's waits, and says that it must roll back. Once.
     pub(super) fn wound(&mut self, txn: TxnId, by: TxnId) -> Effects {
-        let Some(entry) = self.txns.get_mut(&txn).filter(|entry| !entry.wounded) else { return Effects::default() };
-        entry.wounded = true;
-        let effects = Effects { wakes: Vec::new(), wounds: vec![(txn, by)] };
-        effects.and(self.end_waits(txn, &Refusal::Wounded { by }))
+        self.wound_all(vec![txn], by)
+    }
+
+    /// The same for several: all of their waits end before anybody else's turn comes, so that none of them
+    /// is granted what it has to give back at once, and a queue is gone through once.
+    fn wound_all(&mut self, txns: Vec<TxnId>, by: TxnId) -> Effects {
+        let (mut effects, mut touched) = (Effects::default(), Vec::new());
+        for txn in txns {
+            let Some(entry) = self.txns.get_mut(&txn).filter(|entry| !entry.wounded) else { continue };
+            entry.wounded = true;
+            effects.wounds.push((txn, by));
+            effects.wakes.extend(self.refuse_waits(txn, &Refusal::Wounded { by }, &mut touched));
+        }
+        effects.and(self.pump_all(touched))
     }
 
     pub(super) fn end_waits(&mut self, txn: TxnId, refusal: &Refusal) -> Effects {
-        let Some(entry) = self.txns.get(&txn) else { return Effects::default() };
-        let waits = entry.waits.clone();
-        let touched: Vec<Target> = waits.iter().filter_map(|ticket| self.refuse(*ticket, refusal.clone())).collect();
-        let effects = Effects { wakes: waits.into_vec(), wounds: Vec::new() };
-        effects.and(self.pump_all(touched))
+        let mut touched = Vec::new();
+        let wakes = self.refuse_waits(txn, refusal, &mut touched);
+        Effects { wakes, wounds: Vec::new() }.and(self.pump_all(touched))
+    }
+
+    /// Refuses what a transaction waits for; gives the tickets, and adds the targets whose queues moved.
+    fn refuse_waits(&mut self, txn: TxnId, refusal: &Refusal, touched: &mut Vec<Target>) -> Vec<Ticket> {
+        let waits = self.txns.get(&txn).map(|entry| entry.waits.to_vec()).unwrap_or_default();
+        for target in waits.iter().filter_map(|ticket| self.refuse(*ticket, refusal.clone())) {
+            if !touched.contains(&target) {
+                touched.push(target);
+            }
+        }
+        waits
     }
 
     // --- deadlocks --------------------------------------------------------------------------------
@@ -80,11 +95,22 @@ impl Table {
     /// Searches until no cycle through the transaction is left.
     pub(super) fn break_cycles(&mut self, txn: TxnId) -> Effects {
         let mut effects = Effects::default();
+        if self.nobody_can_wait_for(txn) {
+            return effects;
+        }
         while let Some(cycle) = self.find_cycle(txn) {
             let victim = self.choose(txn, &cycle);
             effects = effects.and(self.sacrifice(victim, cycle));
         }
         effects
+    }
+
+    /// Whether a transaction surely is in no circle: it holds nothing, and its one request came last.
+    fn nobody_can_wait_for(&self, txn: TxnId) -> bool {
+        self.txns.get(&txn).is_some_and(|entry| {
+            let newest = |ticket: &Ticket| ticket.0 == self.next;
+            entry.held.is_empty() && entry.waits.len() == 1 && entry.waits.iter().all(newest)
+        })
     }
 
     pub(super) fn choose(&self, requester: TxnId, cycle: &[Edge]) -> TxnId {
