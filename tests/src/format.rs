@@ -171,10 +171,12 @@ pub fn log(files: &Files, manifest: &Manifest) -> Vec<Record> {
         assert_eq!((database, number, size), (manifest.database, segment, bytes.len() as u64));
         // What the segment before holds beyond its end was written again here.
         records.retain(|record| record.lsn < previous_end);
-        let mut at = 4096;
+        let mut at = 4096_usize;
         loop {
             let seed = |at: usize| seeded([database, epoch, segment, start + at as u64]);
-            let found = record(bytes, at, &seed).or_else(|| record(bytes, at.next_multiple_of(4096), &seed));
+            let gap_ends = |found: &Record| found.durable == start + at as u64;
+            let behind_gap = || record(bytes, at.next_multiple_of(4096), &seed).filter(gap_ends);
+            let found = record(bytes, at, &seed).or_else(behind_gap);
             let Some(found) = found else { break };
             at = found.bytes.end;
             records.push(Record { file: name.clone(), lsn: start + found.bytes.start as u64, ..found });

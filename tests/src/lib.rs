@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod format;
+pub mod hooked;
 pub mod images;
 pub mod memory;
 

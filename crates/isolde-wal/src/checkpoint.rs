@@ -189,29 +189,36 @@ pub fn checkpoint(
     let _one = directory.checkpointing()?;
     log.check()?;
     log.begin_checkpoint();
+    let number = directory.manifest().checkpoint + 1;
+    let manifest = publish(directory, log, number, config, source).inspect_err(|_| {
+        directory.give_up_checkpoint(number);
+    })?;
+    log.segments().recycle(manifest.replay_from)?;
+    directory.remove_checkpoints(|found| found != number);
+    Ok(manifest)
+}
+
+/// Writes a checkpoint, and makes it the one that holds.
+fn publish(
+    directory: &Directory,
+    log: &Arc<Log>,
+    number: u64,
+    config: &CheckpointConfig,
+    source: &mut dyn Source,
+) -> Result<Manifest> {
     let vfs = directory.vfs();
-    let old = directory.manifest();
-    let number = old.checkpoint + 1;
-    let partitions = match write_partitions(&**vfs, old.database, number, config, source) {
-        Ok(partitions) => partitions,
-        Err(error) => {
-            directory.remove_checkpoints(|found| found == number);
-            return Err(error);
-        }
-    };
+    let database = directory.manifest().database;
+    let partitions = write_partitions(&**vfs, database, number, config, source)?;
     vfs.sync_dir().map_err(WalError::io("syncing the directory of", "the checkpoint"))?;
     let oldest = partitions.iter().map(|partition| partition.ts).min().unwrap_or(Ts::ZERO);
     let (current, log_end) = log.position();
     let replay_from = log.segments().first_after(oldest, current);
-    let manifest =
-        Manifest { database: old.database, epoch: log.epoch(), checkpoint: number, replay_from, log_end, partitions };
+    let manifest = Manifest { database, epoch: log.epoch(), checkpoint: number, replay_from, log_end, partitions };
     log.check()?;
     if mutant!("log-recycled-before-checkpoint") {
         log.segments().recycle(replay_from)?;
     }
     directory.store(manifest.clone())?;
-    log.segments().recycle(replay_from)?;
-    directory.remove_checkpoints(|found| found != number);
     Ok(manifest)
 }
 

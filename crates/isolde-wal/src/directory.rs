@@ -25,7 +25,7 @@ use crate::checkpoint::{self, CheckpointConfig, Source, checkpoint_number, on_th
 use crate::error::{Result, WalError};
 use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SUCCESSOR_NOTE, SegmentHeader};
 use crate::log::{Log, WriteBehind};
-use crate::manifest::{MANIFEST, Manifest, create};
+use crate::manifest::{MANIFEST, Manifest, NEW_MANIFEST, create};
 use crate::real::LOCK_FILE;
 use crate::record::Operations;
 use crate::scan::{Found, SegmentBytes};
@@ -138,7 +138,10 @@ impl Directory {
     /// Replaces the manifest. After a failure it is not known which one holds, so neither may lose what
     /// it needs.
     pub(crate) fn store(&self, manifest: Manifest) -> Result<()> {
-        manifest.prepare(&*self.vfs)?;
+        if let Err(error) = manifest.prepare(&*self.vfs) {
+            let _ = self.vfs.remove(NEW_MANIFEST);
+            return Err(error);
+        }
         self.frozen.store(true, Ordering::Relaxed);
         Manifest::replace(&*self.vfs)?;
         self.frozen.store(false, Ordering::Relaxed);
@@ -154,6 +157,13 @@ impl Directory {
         let _one = self.checkpointing()?;
         let manifest = Manifest { log_end, ..self.manifest() };
         self.store(manifest)
+    }
+
+    /// Gives up a checkpoint that has failed, unless its manifest may be the one that holds.
+    pub(crate) fn give_up_checkpoint(&self, number: u64) {
+        if !self.frozen.load(Ordering::Relaxed) {
+            self.remove_checkpoints(|found| found == number);
+        }
     }
 
     /// Removes partitions of other checkpoints. One that stays is removed at the next open.

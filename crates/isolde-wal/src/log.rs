@@ -24,6 +24,8 @@
 //! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
 
 mod parts;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::collections::BTreeMap;
@@ -85,8 +87,6 @@ struct Queue {
     leading: bool,
     /// Somebody needs everything up to here synced.
     wanted_synced: Ts,
-    /// Somebody needs everything up to here written.
-    wanted_written: Ts,
     /// Bytes are in the file and not synced.
     unsynced: u64,
     waiters: BTreeMap<(Ts, u64), Waiter>,
@@ -98,7 +98,7 @@ struct Queue {
 struct Waiter {
     waker: Waker,
     hardness: Hardness,
-    /// It is a parked thread, and can lead when it is woken.
+    /// It is a parked thread, and leads when it is woken. A task may be dropped or not polled.
     leads: bool,
 }
 
@@ -113,6 +113,8 @@ pub struct Need {
     pub company: Duration,
     /// The caller may write and sync on its own thread.
     pub may_lead: bool,
+    /// The caller is a thread that parks until it is woken, and calls again then.
+    pub is_parked: bool,
 }
 
 /// A place among those who wait for the log. Dropping it leaves the queue.
@@ -231,7 +233,6 @@ impl Log {
                 queue = self.queue.lock();
                 continue;
             }
-            queue.wanted_written = queue.captured;
             self.lead(queue);
             self.check()?;
             queue = self.queue.lock();
@@ -317,7 +318,9 @@ impl Log {
             if self.is_hard(need.ts, need.hardness) || self.is_poisoned() {
                 continue;
             }
-            queue.want(need);
+            if need.hardness == Hardness::Synced {
+                queue.wanted_synced = queue.wanted_synced.max(need.ts);
+            }
             if queue.leading {
                 let replaced = self.enqueue(&mut queue, need, waker, wait);
                 drop(queue);
@@ -347,7 +350,8 @@ impl Log {
         queue.last_ticket += 1;
         let ticket = (need.ts, queue.last_ticket);
         let before = wait.place.take().and_then(|(_, ticket)| queue.waiters.remove(&ticket));
-        let waiter = Waiter { waker, hardness: need.hardness, leads: need.may_lead };
+        let leads = need.may_lead && (need.is_parked || mutant!("task-leads-next"));
+        let waiter = Waiter { waker, hardness: need.hardness, leads };
         let replaced = queue.waiters.insert(ticket, waiter);
         wait.place = Some((Arc::clone(self), ticket));
         [before, replaced]
@@ -390,6 +394,9 @@ impl Log {
     /// Writes everything that stands in the queue, syncs it if anyone needs that, and wakes those whose
     /// wait is over, and the next leader.
     fn lead(&self, mut queue: MutexGuard<'_, Queue>) {
+        if self.is_poisoned() {
+            return;
+        }
         queue.leading = true;
         let mut batch = std::mem::take(&mut queue.batch);
         self.standing.store(0, Ordering::Relaxed);
@@ -440,6 +447,9 @@ impl Log {
             }
         };
         let mut queue = self.queue.lock();
+        if self.is_poisoned() {
+            return; // somebody else has failed meanwhile: durable_ts stands still, and all were woken
+        }
         batch.recycle(&mut queue.spare);
         queue.leading = false;
         queue.unsynced = unsynced;
@@ -449,13 +459,11 @@ impl Log {
         }
         self.durable.withdraw();
         self.advance_idle(&queue);
-        let (done, next) = self.next_after(&mut queue);
+        let (wakers, thread) = self.next_after(&mut queue);
         drop(queue);
-        wake_all(done);
-        match next {
-            Next::Nobody => {}
-            Next::Waiter(waker) => wake_all([waker]),
-            Next::Thread(thread) => thread.unpark(),
+        wake_all(wakers);
+        if let Some(thread) = thread {
+            thread.unpark();
         }
     }
 
@@ -469,9 +477,10 @@ impl Log {
         }
     }
 
-    /// Those whose wait is over, and who leads next: a parked thread, else the log's thread; never a
-    /// task, which may be dropped or not polled.
-    fn next_after(&self, queue: &mut Queue) -> (Vec<Waker>, Next) {
+    /// Those whose wait is over, and who leads next: a parked thread, else the log's thread. A task may be
+    /// dropped or not polled: where there is no thread all of them are woken, and the first that is polled
+    /// leads.
+    fn next_after(&self, queue: &mut Queue) -> (Vec<Waker>, Option<threads::Thread>) {
         let durable = self.durable.get();
         let written = Ts(self.written.load(Ordering::Acquire));
         let over = |(ts, _): &(Ts, u64), waiter: &Waiter| match waiter.hardness {
@@ -481,14 +490,15 @@ impl Log {
         let done: Vec<(Ts, u64)> =
             queue.waiters.iter().filter(|(ticket, waiter)| over(ticket, waiter)).map(|(ticket, _)| *ticket).collect();
         let mut remove = |ticket: &(Ts, u64)| queue.waiters.remove(ticket).map(|waiter| waiter.waker);
-        let wakers = done.iter().filter_map(&mut remove).collect();
+        let mut wakers: Vec<Waker> = done.iter().filter_map(&mut remove).collect();
         let next = queue.waiters.iter().find(|(_, waiter)| waiter.leads).map(|(ticket, _)| *ticket);
-        let next = match next.and_then(|ticket| queue.waiters.remove(&ticket)) {
-            Some(waiter) => Next::Waiter(waiter.waker),
-            None if queue.waiters.is_empty() => Next::Nobody,
-            None => queue.thread.clone().map_or(Next::Nobody, Next::Thread),
-        };
-        (wakers, next)
+        match next.and_then(|ticket| queue.waiters.remove(&ticket)) {
+            Some(waiter) => wakers.push(waiter.waker),
+            None if queue.waiters.is_empty() => {}
+            None if queue.thread.is_some() => return (wakers, queue.thread.clone()),
+            None => wakers.extend(std::mem::take(&mut queue.waiters).into_values().map(|waiter| waiter.waker)),
+        }
+        (wakers, None)
     }
 
     /// From now on nothing is written, and durable_ts stands still.
@@ -528,21 +538,6 @@ impl Log {
     }
 }
 
-impl Queue {
-    fn want(&mut self, need: Need) {
-        match need.hardness {
-            Hardness::Synced => self.wanted_synced = self.wanted_synced.max(need.ts),
-            Hardness::Written => self.wanted_written = self.wanted_written.max(need.ts),
-        }
-    }
-}
-
-enum Next {
-    Nobody,
-    Waiter(Waker),
-    Thread(threads::Thread),
-}
-
 /// A leader that unwinds poisons: nobody knows what it has written.
 struct Unwinding<'l>(&'l Log);
 
@@ -572,10 +567,14 @@ impl Places for Log {
             return Vec::new();
         }
         if queue.batch.is_empty() {
+            if queue.leading {
+                return Vec::new(); // its leader wakes them
+            }
             self.advance_idle(&queue);
-            let (mut wakers, next) = self.next_after(&mut queue);
-            if let Next::Waiter(waker) = next {
-                wakers.push(waker);
+            let (wakers, thread) = self.next_after(&mut queue);
+            drop(queue);
+            if let Some(thread) = thread {
+                thread.unpark();
             }
             return wakers;
         }

@@ -12,7 +12,7 @@ use crate::format::{Fields, Lsn, VERSION, is_plausible, put_varint};
 use crate::vfs::{OpenMode, Vfs, read_file, write_all_at};
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
-const NEW_MANIFEST: &str = "MANIFEST.new";
+pub(crate) const NEW_MANIFEST: &str = "MANIFEST.new";
 const MAGIC: [u8; 8] = *b"ISOLDMAN";
 /// Many more partitions than are ever made.
 const LIMIT: u64 = 64 << 20;

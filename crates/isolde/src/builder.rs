@@ -27,6 +27,7 @@ use crate::txn::Txn;
 
 /// Smaller log files would be all header and padding.
 const SMALLEST_SEGMENT: u64 = 64 << 10;
+const LARGEST_SEGMENT: u64 = 4 << 30;
 
 /// Options of a database; see each method for its default.
 ///
@@ -129,7 +130,7 @@ impl Builder {
         self
     }
 
-    /// The size of a log file; a transaction must fit into one. Default: 64 MiB.
+    /// The size of a log file, at most 4 GiB; a transaction must fit into one. Default: 64 MiB.
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.log.segment_bytes = bytes;
         self
@@ -361,6 +362,9 @@ impl Builder {
         }
         if self.log.segment_bytes < SMALLEST_SEGMENT || !self.log.segment_bytes.is_multiple_of(BLOCK) {
             return refuse("log_segment_bytes must be a multiple of 4096, and at least 65536");
+        }
+        if self.log.segment_bytes > LARGEST_SEGMENT {
+            return refuse("log_segment_bytes must be at most 4 GiB: a record's length has 32 bits");
         }
         if self.retry.max_attempts == 0 {
             return refuse("RetryPolicy::max_attempts is 0: a body runs at least once");

@@ -151,35 +151,41 @@ impl Db {
         }
     }
 
-    fn wait_hard(&self, ts: Ts) -> Result<()> {
+    fn wait_hard(&self, ts: Ts, durability: Durability) -> Result<()> {
         let wait = Wait::new(Patience::Default);
-        block_on(&*self.core.config.clock, None, &wait, self.core.hard(&wait, ts, Durability::Sync))
+        block_on(&*self.core.config.clock, None, &wait, self.core.hard(&wait, ts, durability))
     }
 
     // --- one-liners, each its own transaction --------------------------------------------------
 
-    /// The committed value of a key. Never waits.
+    /// The committed value of a key. Waits for no lock; *blocks* for the log where it must not show what could
+    /// be gone: for a sync behind a commit of a weaker durability, for a write under `Buffered`.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`; `Poisoned`, where the log has failed meanwhile.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.check_open()?;
         if self.core.tap.is_open() {
             return self.txn().read_only().run(|t| t.get(key.as_ref()));
         }
         // One key at one instant is serializable by itself: no transaction is needed.
-        let (view, first) = self.core.view_to_read(self.core.default_durability());
+        let durability = self.core.default_durability();
+        let (view, first) = self.core.view_to_read(durability);
         if first > Ts::ZERO {
-            self.wait_hard(first)?;
+            self.wait_hard(first, Durability::Sync)?;
         }
         let record = self.core.find(key.as_ref());
-        Ok(record.and_then(|record| record.0.read(ReadAt::At(view.ts()), None).value))
+        let value = record.and_then(|record| record.0.read(ReadAt::At(view.ts()), None).value);
+        if self.core.hardens_view(durability) {
+            self.wait_hard(view.ts(), durability)?;
+        }
+        Ok(value)
     }
 
-    /// Whether a key is present. Never waits.
+    /// Whether a key is present. Waits as [`get`](Db::get) does.
     ///
     /// # Errors
-    /// `Closed`.
+    /// As [`get`](Db::get).
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.get(key).map(|value| value.is_some())
     }

@@ -24,7 +24,7 @@ impl Log {
         if self.is_poisoned() {
             return;
         }
-        let queue = self.queue.lock();
+        let mut queue = self.queue.lock();
         let unwritten_since = *state.unwritten_since.get_or_insert(now);
         let unsynced_since = *state.unsynced_since.get_or_insert(now);
         let elapsed = |since: Duration| now.saturating_sub(since);
@@ -35,17 +35,18 @@ impl Log {
             && (queue.unsynced >= self.write_behind.sync_bytes
                 || elapsed(unsynced_since) >= self.write_behind.sync_after);
         let wanted = queue.waiters.values().any(|waiter| !waiter.leads);
-        if queue.batch.is_empty() || write || sync {
+        let leads = (write || sync || wanted) && !queue.leading;
+        // What is overdue while somebody leads stays so.
+        if queue.batch.is_empty() || leads && (write || sync) {
             state.unwritten_since = None;
         }
-        if !standing || sync {
+        if !standing || leads && sync {
             state.unsynced_since = None;
         }
-        if (write || sync || wanted) && !queue.leading {
-            let mut queue = queue;
-            if sync {
-                queue.wanted_synced = queue.captured;
-            }
+        if sync {
+            queue.wanted_synced = queue.wanted_synced.max(queue.captured);
+        }
+        if leads {
             self.lead(queue);
         } else {
             drop(queue);

@@ -127,7 +127,10 @@ impl Disk {
     }
 
     fn acknowledge(&self, ts: Ts) {
-        self.acknowledged.fetch_max(ts.0, Ordering::SeqCst);
+        // Relaxed: it only grows, so what is seen may ask for too much, never for too little.
+        if ts > self.log.durable().get() && ts.0 > self.acknowledged.load(Ordering::Relaxed) {
+            self.acknowledged.fetch_max(ts.0, Ordering::SeqCst);
+        }
     }
 }
 
@@ -168,6 +171,12 @@ impl Core {
         (view, ts)
     }
 
+    /// Whether what a read of its own showed has yet to become as hard as `durability` says: where it has not
+    /// read the durable prefix.
+    pub fn hardens_view(&self, durability: Durability) -> bool {
+        self.disk.is_some() && !durability.reads_durable()
+    }
+
     /// Waits until everything up to `ts` is as hard as `durability` says.
     ///
     /// # Errors
@@ -186,7 +195,7 @@ impl Core {
             Durability::Group { max_delay } => max_delay,
             _ => Duration::ZERO,
         };
-        let need = Need { ts, hardness, company, may_lead: true };
+        let need = Need { ts, hardness, company, may_lead: true, is_parked: wait.is_parked() };
         let mut place = HardWait::default();
         std::future::poll_fn(|cx| {
             let polled = disk.log.poll_hard(need, cx, &mut place);
@@ -285,15 +294,13 @@ impl TxnInner {
             self.core.hard(wait, first, Durability::Sync).await?;
             self.hard_first.store(0, Ordering::Relaxed);
         }
-        self.not_left_behind()
+        self.not_left_behind(self.read_ts())
     }
 
-    /// Refuses a snapshot of which a failed log has kept a part only.
-    pub fn not_left_behind(&self) -> Result<()> {
+    /// Refuses what a view at `ts` shows, if a failed log has kept a part of that only.
+    pub fn not_left_behind(&self, ts: Ts) -> Result<()> {
         match &self.core.disk {
-            Some(disk) if disk.log.is_poisoned() && self.read_ts() > disk.log.durable().get() => {
-                Ok(disk.log.check()?)
-            }
+            Some(disk) if disk.log.is_poisoned() && ts > disk.log.durable().get() => Ok(disk.log.check()?),
             _ => Ok(()),
         }
     }

@@ -132,7 +132,7 @@ impl ScanCore {
         if !self.reads_leaves {
             return None;
         }
-        if let Err(poisoned) = self.txn.not_left_behind() {
+        if let Err(poisoned) = self.not_left_behind() {
             return Some(Err(poisoned));
         }
         // Inside the gate while leaves are read: the view stays registered as long.
@@ -182,6 +182,7 @@ impl ScanCore {
             self.txn.readable(wait).await?;
             self.start()?;
         }
+        self.not_left_behind()?;
         loop {
             self.refill(wait, end).await?;
             let Some(step) = self.take(end) else {
@@ -260,6 +261,12 @@ impl ScanCore {
     fn marks_rows(&self) -> bool {
         let asked = matches!(self.intent, Intent::Update | Intent::Share);
         asked && self.txn.policy.writes == WriteTiming::AtCommit
+    }
+
+    /// Refuses a view of which a failed log has kept a part only.
+    fn not_left_behind(&self) -> Result<()> {
+        let view = self.statement.as_ref().map(View::ts).or(self.marked_at);
+        self.txn.not_left_behind(view.unwrap_or_else(|| self.txn.read_ts()))
     }
 
     /// The committed state that the scan looks at, where it looks at one.
@@ -488,7 +495,9 @@ impl ScanCore {
 
     async fn found(&self, wait: &Wait, found: Found) -> Result<Resolved> {
         if let (ReadView::Locked, FoundVersion::Committed(ts)) = (self.txn.policy.view, found.version) {
+            self.txn.saw(if mutant!("scan-promises-nothing") { Ts::ZERO } else { ts });
             self.txn.visible(wait, ts).await;
+            self.txn.not_left_behind(ts)?;
         }
         let tap = match (found.version, &found.value) {
             (FoundVersion::None, _) => None,

@@ -449,6 +449,7 @@ impl TxnInner {
 
     /// Locks a span.
     pub async fn lock_span(self: &Arc<Self>, wait: &Wait, span: &Span, mode: LockMode, purpose: Purpose) -> Result<()> {
+        self.writable()?;
         let owner = self.owner();
         let acquire = self.core.locks.lock_span(&owner, span.clone(), mode, purpose, wait_policy(wait), &*self.core);
         let waits = || trace::waits(self, || KeyText::span(span, self.core.config.redact), mode);

@@ -45,11 +45,19 @@ pub(crate) struct Wait {
     /// Counts lock waits, so that each has its own deadline.
     lock_waits: AtomicU64,
     expired: AtomicBool,
+    /// A thread runs the operation to its end, and parks while it is pending.
+    parked: AtomicBool,
 }
 
 impl Wait {
     pub fn new(patience: Patience) -> Wait {
-        Wait { patience, cause: AtomicU8::new(0), lock_waits: AtomicU64::new(0), expired: AtomicBool::new(false) }
+        Wait {
+            patience,
+            cause: AtomicU8::new(0),
+            lock_waits: AtomicU64::new(0),
+            expired: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
+        }
     }
 
     /// A new lock wait begins: its deadline counts from now.
@@ -81,6 +89,11 @@ impl Wait {
     pub fn take_expired(&self) -> bool {
         self.expired.swap(false, Ordering::Relaxed)
     }
+
+    /// Whether whoever polls does so again as soon as it is woken: a task may be dropped, or forgotten.
+    pub fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::Relaxed)
+    }
 }
 
 /// Runs an operation to its end on this thread, parked while it is pending.
@@ -92,6 +105,7 @@ pub(crate) fn block_on<F: Future>(
     wait: &Wait,
     operation: F,
 ) -> F::Output {
+    wait.parked.store(true, Ordering::Relaxed);
     let mut operation = std::pin::pin!(operation);
     let mut cx = Context::from_waker(Waker::noop());
     match operation.as_mut().poll(&mut cx) {
