@@ -53,7 +53,7 @@ fn run(hooks: &Hooks, at: At) {
 impl Vfs for Hooked {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn VfsFile>> {
         let file = self.inner.open(name, mode)?;
-        let hooks = name.starts_with("log-").then(|| Arc::clone(&self.hooks)).unwrap_or_default();
+        let hooks = if name.starts_with("log-") { Arc::clone(&self.hooks) } else { Arc::default() };
         Ok(Box::new(HookedFile { file, hooks }))
     }
 
