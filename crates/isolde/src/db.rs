@@ -292,6 +292,14 @@ impl Db {
         Stats::of(&self.core)
     }
 
+    /// Sets the gauges `isolde_active_transactions`, `isolde_records`, `isolde_versions`,
+    /// `isolde_memory_bytes`, `isolde_views` and `isolde_visible_ts` of the crate `metrics` to what
+    /// [`stats`](Db::stats) says now. Call it when metrics are collected, or now and then.
+    #[cfg(feature = "metrics")]
+    pub fn report_gauges(&self) {
+        crate::meter::gauges(&self.stats());
+    }
+
     /// Figures of the log since it was opened; `None` in memory.
     #[must_use]
     pub fn log_stats(&self) -> Option<LogStats> {

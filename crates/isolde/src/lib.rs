@@ -49,6 +49,7 @@ mod db;
 mod engine;
 mod error;
 mod isolation;
+mod meter;
 #[cfg(feature = "record")]
 mod recorder;
 mod retry;

@@ -1,4 +1,5 @@
-//! What is told to `tracing`, with the feature of that name; without it, nothing is, at no cost.
+//! What is told to `tracing`, with the feature of that name; without it, nothing is, at no cost. What of it
+//! is counted stands in [`meter`].
 //!
 //! | level | event | fields |
 //! | --- | --- | --- |
@@ -28,6 +29,7 @@ use isolde_wal::Manifest;
 use crate::engine::commit::Commit;
 use crate::engine::{Begin, TxnInner};
 use crate::error::{Error, KeyText, Result};
+use crate::meter;
 
 #[cfg(feature = "tracing")]
 fn quietly(tell: impl FnOnce()) {
@@ -58,8 +60,8 @@ macro_rules! event_of {
     };
 }
 
-/// A lock was not to be had at once.
-pub(crate) fn waits(txn: &TxnInner, target: impl FnOnce() -> KeyText, mode: LockMode) {
+/// A lock was not to be had at once; what is given is kept until the wait ends.
+pub(crate) fn waits(txn: &TxnInner, target: impl FnOnce() -> KeyText, mode: LockMode) -> meter::LockWait<'_> {
     event!(
         TRACE,
         "lock wait",
@@ -68,6 +70,7 @@ pub(crate) fn waits(txn: &TxnInner, target: impl FnOnce() -> KeyText, mode: Lock
         target = %target(),
         mode = ?mode
     );
+    meter::LockWait::begin(&*txn.core.config.clock, mode)
 }
 
 /// An operation failed; only what ends the transaction is told.
@@ -81,6 +84,7 @@ pub(crate) fn operation(txn: &TxnInner, outcome: Option<&Error>) {
 pub(crate) fn commit(txn: &TxnInner, outcome: &Result<Commit>) {
     match outcome {
         Ok(commit) => {
+            meter::committed(txn);
             event_of!(DEBUG, "committed", txn, ts = commit.ts.0);
         }
         Err(error) => ended(txn, error),
@@ -88,6 +92,7 @@ pub(crate) fn commit(txn: &TxnInner, outcome: &Result<Commit>) {
 }
 
 fn ended(txn: &TxnInner, error: &Error) {
+    meter::aborted(txn, error);
     match error {
         Error::Deadlock(_) => {
             event_of!(WARN, "deadlock", txn, kind = ?error.kind(), error = %error);
@@ -103,6 +108,7 @@ fn ended(txn: &TxnInner, error: &Error) {
 
 /// A body is run again.
 pub(crate) fn retry(begin: &Begin, attempt: u32, delay: Duration, escalated: bool, error: &Error) {
+    meter::retry(error);
     event!(
         DEBUG,
         "retry",
@@ -117,6 +123,7 @@ pub(crate) fn retry(begin: &Begin, attempt: u32, delay: Duration, escalated: boo
 
 /// A body is not run again.
 pub(crate) fn gave_up(begin: &Begin, attempt: u32, error: &Error) {
+    meter::gave_up();
     event!(WARN, "gave up", label = begin.label.as_deref(), attempt, error = %error);
 }
 
@@ -139,6 +146,7 @@ pub(crate) fn closed(outcome: &Result<()>) {
 
 /// A checkpoint was written, or not.
 pub(crate) fn checkpoint(outcome: &Result<Manifest>, elapsed: Duration) {
+    meter::checkpoint(outcome.is_ok(), elapsed);
     match outcome {
         Ok(manifest) => {
             let rows = manifest.partitions.iter().map(|partition| partition.rows).sum::<u64>();

@@ -556,19 +556,19 @@ fn wait_policy(wait: &Wait) -> WaitPolicy {
 }
 
 /// Waits for a lock, until it is granted, fails, or the wait has expired.
-async fn lock_wait(wait: &Wait, acquire: Acquire<'_, RecordRef>, waits: impl Fn()) -> Result<(), LockError> {
+async fn lock_wait<W>(wait: &Wait, acquire: Acquire<'_, RecordRef>, waits: impl Fn() -> W) -> Result<(), LockError> {
     let mut acquire = std::pin::pin!(acquire);
-    let mut first = true;
+    let mut waiting = None;
     std::future::poll_fn(|cx| {
-        if !first && wait.take_expired() {
+        if waiting.is_some() && wait.take_expired() {
             return Poll::Ready(acquire.as_mut().time_out());
         }
         match acquire.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|_| ())),
             Poll::Pending => {
-                if std::mem::take(&mut first) {
+                if waiting.is_none() {
                     wait.begin_lock_wait();
-                    waits();
+                    waiting = Some(waits());
                 }
                 wait.pending(Cause::Lock);
                 Poll::Pending
