@@ -120,10 +120,6 @@ fn bytes(value: &Option<Packed>) -> Option<Bytes> {
 }
 
 impl InFlight {
-    fn size(&self) -> usize {
-        size_of::<InFlight>() + value_size(&self.value)
-    }
-
     /// What a read finds here: `None` is "look further down".
     fn found(&self, at: ReadAt, own: Option<&Arc<Status>>) -> Option<Found> {
         if self.is_of(own) {
@@ -202,7 +198,6 @@ impl Chain {
         let mut removed = Removed::default();
         if let Some(earlier) = self.in_flight.take() {
             let own = earlier.is_of(Some(&version.status));
-            size.shrink(0, earlier.size());
             match earlier.status.state() {
                 State::Committed(ts) if !own => self.stamp(*earlier, ts, None, size, &mut removed),
                 State::Aborted => removed.in_flight = Some(earlier),
@@ -210,7 +205,6 @@ impl Chain {
                 _ => panic!("I4: {} holds the key exclusively", earlier.status.writer()),
             }
         }
-        size.grow(0, version.size());
         self.in_flight = Some(version);
         removed
     }
@@ -227,9 +221,8 @@ impl Chain {
     }
 
     /// Takes the in-flight version of this transaction away.
-    pub(crate) fn withdraw(&mut self, status: &Arc<Status>, size: &mut Size) -> Removed {
+    pub(crate) fn withdraw(&mut self, status: &Arc<Status>) -> Removed {
         let in_flight = self.in_flight.take_if(|in_flight| in_flight.is_of(Some(status)));
-        size.shrink(0, in_flight.as_ref().map_or(0, |in_flight| in_flight.size()));
         Removed { in_flight, ..Removed::default() }
     }
 
@@ -264,12 +257,8 @@ impl Chain {
     fn resolve(&mut self, live: &Live, size: &mut Size, removed: &mut Removed) {
         let Some(in_flight) = self.in_flight.take() else { return };
         match in_flight.status.state() {
-            State::Committed(ts) => {
-                size.shrink(0, in_flight.size());
-                self.stamp(*in_flight, ts, Some(live), size, removed);
-            }
+            State::Committed(ts) => self.stamp(*in_flight, ts, Some(live), size, removed),
             State::Aborted => {
-                size.shrink(0, in_flight.size());
                 removed.in_flight = Some(in_flight);
             }
             State::Active | State::Ordered(_) => self.in_flight = Some(in_flight),
@@ -309,11 +298,11 @@ impl Chain {
             && self.newest.ts <= live.oldest()
     }
 
-    /// What this chain takes, counted anew.
+    /// What the committed versions take, counted anew. In-flight ones are counted when they are stamped: the
+    /// limit on write sets bounds them, and counting them up and down would cost as much as all the rest.
     pub(crate) fn size(&self) -> Size {
         let mut size = Size::default();
         size.grow(i64::from(self.newest.ts != Ts::ZERO), self.newest.value_size());
-        size.grow(0, self.in_flight.as_ref().map_or(0, |in_flight| in_flight.size()));
         for older in std::iter::successors(self.older.as_deref(), |older| older.next.as_deref()) {
             size.grow(1, size_of::<Older>() + older.version.value_size());
         }

@@ -22,13 +22,14 @@ pub(crate) struct Counters {
 impl Counters {
     /// Adds a change; `hash` spreads the keys over the shards.
     pub fn add(&self, hash: u64, size: Size) {
-        if size == Size::default() {
-            return;
-        }
         let shard = &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)];
-        // Relaxed: figures for people and limits, not for decisions about memory.
-        shard.versions.fetch_add(size.versions, Ordering::Relaxed);
-        shard.bytes.fetch_add(size.bytes, Ordering::Relaxed);
+        // Relaxed: figures for people and limits, not for decisions about memory. Most updates change neither.
+        if size.versions != 0 {
+            shard.versions.fetch_add(size.versions, Ordering::Relaxed);
+        }
+        if size.bytes != 0 {
+            shard.bytes.fetch_add(size.bytes, Ordering::Relaxed);
+        }
     }
 
     pub fn sum(&self) -> Size {

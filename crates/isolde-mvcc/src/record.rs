@@ -172,7 +172,7 @@ impl<C: RecordCell> Record<C> {
 
     /// Takes the transaction's in-flight version away: it never was.
     pub fn withdraw(&self, status: &Arc<Status>) {
-        self.change(|chain, size| chain.withdraw(status, size));
+        self.change(|chain, _| chain.withdraw(status));
     }
 
     /// Stamps a finished in-flight version with its commit_ts, and drops the versions that nobody can

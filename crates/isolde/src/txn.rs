@@ -316,7 +316,7 @@ impl Txn {
     /// # Errors
     /// Any: the transaction is rolled back then. `Conflict` and `Deadlock` are retryable.
     pub fn commit(self) -> Result<Commit> {
-        let inner = Arc::clone(&self.inner);
+        let inner = &self.inner;
         let wait = Wait::new(Patience::Default);
         block_on(&*inner.core.config.clock, inner.lock_timeout, &wait, inner.commit(&wait))
     }

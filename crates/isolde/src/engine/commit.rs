@@ -21,7 +21,7 @@
 
 use bytes::Bytes;
 use isolde_locks::{Owner, Purpose};
-use isolde_mvcc::{Outcome, ReadAt, Status, View, Wakers};
+use isolde_mvcc::{Outcome, ReadAt, Status, Wakers};
 use isolde_types::sync::Arc;
 use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 
 use super::certify::{Lost, ReadSet};
 use super::inside::RollbackOnDrop;
-use super::txn::Body;
+use super::txn::{Body, Held};
 use super::wait::Wait;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
@@ -42,8 +42,8 @@ const ROOM: usize = 16;
 /// How many keys a write set may have before its commit allocates for them.
 const FEW: usize = 4;
 
-/// The records in which a commit has installed its versions.
-type Installed = SmallVec<[RecordRef; FEW]>;
+/// The records of a write set, in key order.
+type Records = SmallVec<[RecordRef; FEW]>;
 
 /// A commit that succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,8 +76,8 @@ impl TxnInner {
             return Ok(commit);
         }
         let reservation = self.admit()?;
-        self.lock_write_set(wait).await?;
-        let ts = self.decide(reservation)?;
+        let locked = self.lock_write_set(wait).await?;
+        let ts = self.decide(reservation, locked)?;
         std::mem::forget(guard);
         self.visible(wait, ts).await;
         self.harden(wait, ts).await?;
@@ -97,7 +97,9 @@ impl TxnInner {
     fn end_without_writes(&self) -> Commit {
         let ts = if self.policy.has_snapshot() { self.read_ts() } else { self.core.timeline.visible() };
         self.core.tap.commit(self, None, Vec::new());
-        self.leave_everything(|counts| counts.committed += 1);
+        let Held { owner, placeholders, views } = self.take_held();
+        self.give_back(owner, &placeholders);
+        drop(views);
         self.as_commit(ts)
     }
 
@@ -105,52 +107,66 @@ impl TxnInner {
         Commit { ts, epoch: self.core.disk.as_ref().map_or(0, |disk| disk.log.epoch()) }
     }
 
-    /// Step 1.
-    async fn lock_write_set(self: &Arc<Self>, wait: &Wait) -> Result<()> {
-        if self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit() {
-            return Ok(());
+    /// Step 1; gives the records of the write set, in key order.
+    ///
+    /// The write set knows them before they are locked, so that whoever rolls back finds those that were
+    /// made for it.
+    async fn lock_write_set(self: &Arc<Self>, wait: &Wait) -> Result<Records> {
+        let at_once = self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit();
+        let (owner, mut records) = {
+            let mut body = self.body();
+            let owner = (!at_once).then(|| self.owner_in(&mut body));
+            (owner, self.records(&mut body))
+        };
+        let Some(owner) = owner else { return Ok(records) };
+        for record in &mut records {
+            let wanted = record.clone();
+            let locked = self.lock_record(&owner, wait, wanted, LockMode::Exclusive, Purpose::Write).await?;
+            if !Arc::ptr_eq(&locked.0, &record.0) {
+                self.body().writes.set_record(&locked);
+                *record = locked;
+            }
         }
-        let owner = self.owner();
-        let keys: SmallVec<[Key; FEW]> = self.body().writes.iter().map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            let record = self.lock_key_as(&owner, wait, &key, LockMode::Exclusive, Purpose::Write).await?;
-            self.body().writes.set_record(&key, record);
-        }
-        Ok(())
+        Ok(records)
+    }
+
+    /// The records of the write set, in key order, made where there are none.
+    fn records(&self, body: &mut Body) -> Records {
+        let create = |key: &Key| RecordRef(self.core.store.find_or_create(key));
+        let writes = body.writes.iter_mut();
+        writes.map(|(key, write)| write.record.get_or_insert_with(|| create(key)).clone()).collect()
     }
 
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
-    fn decide(self: &Arc<Self>, reservation: Option<Reservation>) -> Result<Ts> {
+    fn decide(self: &Arc<Self>, reservation: Option<Reservation>, records: Records) -> Result<Ts> {
         let mut body = self.body();
         let status = self.status(&mut body);
-        let owner = TxnInner::owner_if_any(&body);
         self.check_writes(&mut body, &status)?;
-        let mut installed = Installed::with_capacity(body.writes.len());
         if mutant!("publish-before-installed") {
             let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
             wakers.wake();
-            self.install(&mut body, &status, &mut installed, None)?;
+            self.install(&mut body, &status, &records, None)?;
             drop(body);
-            return Ok(self.after_flip(ts, installed, owner));
+            return Ok(self.after_flip(ts, &records));
         }
         let mut encoder = reservation.as_ref().map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM));
-        self.install(&mut body, &status, &mut installed, encoder.as_mut())?;
+        self.install(&mut body, &status, &records, encoder.as_mut())?;
         let mut record = encoder.map(BodyWriter::finish);
         let reservation = self.fitting(reservation, record.as_mut())?;
-        protect(self, owner.as_deref())?;
-        let reads = std::mem::take(&mut body.reads);
-        drop(body);
+        protect(self, body.owner.as_deref())?;
         if mutant!("release-before-flip")
-            && let Some(owner) = &owner
+            && let Some(owner) = &body.owner
         {
             self.core.locks.release_all(owner);
         }
+        let reads = std::mem::take(&mut body.reads);
+        drop(body);
         let (ts, wakers) = self.order_and_certify(&status, &reads, record)?;
         if let Some(reservation) = reservation {
             reservation.placed();
         }
         self.remember(ts);
-        let ts = self.after_flip(ts, installed, owner);
+        let ts = self.after_flip(ts, &records);
         wakers.wake();
         Ok(ts)
     }
@@ -184,16 +200,12 @@ impl TxnInner {
         &self,
         body: &mut Body,
         status: &Arc<Status>,
-        installed: &mut Installed,
+        records: &[RecordRef],
         mut encoder: Option<&mut BodyWriter>,
     ) -> Result<()> {
         let redact = self.core.config.redact;
         let mut resolved: Vec<(Key, Bytes)> = Vec::new();
-        for (key, write) in body.writes.iter_mut() {
-            let record = match &write.record {
-                Some(record) => record.clone(),
-                None => RecordRef(self.core.store.find_or_create(key)),
-            };
+        for ((key, write), record) in body.writes.iter().zip(records) {
             let base = if write.pending.is_blind() { record.0.read(ReadAt::Newest, Some(status)).value } else { None };
             let value = write.pending.resolve(key, base.as_deref(), redact)?;
             self.core.check_value(value.as_deref().unwrap_or_default())?;
@@ -204,10 +216,8 @@ impl TxnInner {
                 encoder.push(key, value.as_deref());
             }
             if self.policy.writes == WriteTiming::AtCommit {
-                write.record = Some(record.clone());
                 record.0.install(status, write.seq, value);
             }
-            installed.push(record);
         }
         body.resolved.append(&mut resolved);
         Ok(())
@@ -255,32 +265,26 @@ impl TxnInner {
     }
 
     /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
-    fn after_flip(&self, ts: Ts, installed: Installed, owner: Option<Arc<Owner<RecordRef>>>) -> Ts {
+    fn after_flip(&self, ts: Ts, records: &[RecordRef]) -> Ts {
+        let Held { owner, placeholders, views } = self.take_held();
         // Its own view goes first: it needs no version any more, and would only hold back collection.
-        let views = self.take_views(&mut self.body());
-        drop::<(Option<View>, Option<View>)>(views);
+        drop(views);
         let live = self.core.views.cached_live(&self.core.timeline);
-        for record in &installed {
+        for record in records {
             if record.0.settle(&live).leaves_garbage {
                 self.core.store.note_garbage(&record.0);
             }
         }
-        drop(owner);
-        self.leave_everything(|counts| counts.committed += 1);
+        self.give_back(owner, &placeholders);
         self.core.after_commit();
         ts
     }
 
-    /// Gives back locks, view and registration; nothing is left to roll back.
-    fn leave_everything(&self, count: impl FnOnce(&mut super::registry::Counts)) {
+    /// Gives back locks and registration; nothing is left to roll back.
+    fn give_back(&self, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) {
         self.finish();
-        let (owner, views, placeholders) = {
-            let mut body = self.body();
-            (TxnInner::owner_if_any(&body), self.take_views(&mut body), std::mem::take(&mut body.placeholders))
-        };
-        self.release(owner, &placeholders);
-        drop::<(Option<View>, Option<View>)>(views);
-        self.deregister(count);
+        self.release(owner, placeholders);
+        self.deregister(|counts| counts.committed += 1);
     }
 }
 

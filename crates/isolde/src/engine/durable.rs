@@ -30,6 +30,7 @@ use isolde_wal::{
 use super::wait::{Cause, Wait};
 use super::{Core, TxnInner};
 use crate::error::{Error, Result};
+use crate::isolation::Access;
 use crate::trace;
 
 /// What a commit survives once it is acknowledged.
@@ -156,6 +157,14 @@ impl Core {
         Ok(isolde_wal::write_backup(&vfs, &mut rows)?)
     }
 
+    /// The view of a transaction that reads a snapshot, and the time that must be durable before its first read.
+    pub fn snapshot_view(&self, access: Access, durability: Durability) -> (View, Ts) {
+        match access {
+            Access::ReadOnly => self.view_to_read(durability),
+            Access::ReadWrite => (self.view(), Ts::ZERO),
+        }
+    }
+
     /// A view for one that only reads, and the time that must be durable before its first read.
     pub fn view_to_read(&self, durability: Durability) -> (View, Ts) {
         let Some(disk) = self.disk.as_ref().filter(|_| durability.reads_durable()) else {
@@ -267,16 +276,6 @@ impl TxnInner {
             sizes.sum()
         };
         Ok(Some(disk.log.admit(bound)?))
-    }
-
-    /// The view of a transaction that reads a snapshot.
-    pub fn snapshot_view(&self) -> View {
-        if self.is_read_only() {
-            let (view, first) = self.core.view_to_read(self.durability);
-            self.hard_first.store(first.0, Ordering::Relaxed);
-            return view;
-        }
-        self.core.view()
     }
 
     /// What this transaction has seen must be hard before a result that it decided is given away.

@@ -59,12 +59,19 @@ pub(crate) struct Body {
     pub placeholders: Vec<RecordRef>,
     /// What increments and merges came to, for a recorder.
     pub resolved: Vec<(Key, bytes::Bytes)>,
-    owner: Option<Arc<Owner<RecordRef>>>,
+    pub owner: Option<Arc<Owner<RecordRef>>>,
     status: Option<Arc<Status>>,
     view: Option<View>,
     /// Registered by the first marked read of a transaction without snapshot, so that what
     /// certification needs is not collected.
     pub marks_view: Option<View>,
+}
+
+/// What a transaction holds until it is done.
+pub(crate) struct Held {
+    pub owner: Option<Arc<Owner<RecordRef>>>,
+    pub placeholders: Vec<RecordRef>,
+    pub views: (Option<View>, Option<View>),
 }
 
 /// A place in a transaction to return to.
@@ -107,7 +114,7 @@ pub(crate) struct TxnInner {
 }
 
 impl TxnInner {
-    /// A transaction whose view is not open yet.
+    /// A transaction whose view is not open yet: a recorder is told of its begin before that is taken.
     fn new(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
         if core.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
@@ -158,8 +165,9 @@ impl TxnInner {
     /// Takes the snapshot, where the policy reads one.
     fn open_view(&self) {
         if self.policy.has_snapshot() {
-            let view = self.snapshot_view();
+            let (view, hard_first) = self.core.snapshot_view(self.access, self.durability);
             // Relaxed: written before the transaction is handed to anyone.
+            self.hard_first.store(hard_first.0, Ordering::Relaxed);
             self.read_ts.store(view.ts().0, Ordering::Relaxed);
             self.body.lock().view = Some(view);
         }
@@ -376,8 +384,14 @@ impl TxnInner {
         }
     }
 
-    pub fn take_views(&self, body: &mut Body) -> (Option<View>, Option<View>) {
-        (body.view.take(), body.marks_view.take())
+    /// Takes out of the body what a transaction that is done gives back.
+    pub fn take_held(&self) -> Held {
+        let mut body = self.body();
+        Held {
+            owner: body.owner.take(),
+            placeholders: std::mem::take(&mut body.placeholders),
+            views: (body.view.take(), body.marks_view.take()),
+        }
     }
 
     pub fn deregister(&self, count: impl FnOnce(&mut super::registry::Counts)) {
@@ -390,7 +404,11 @@ impl TxnInner {
 
     /// The lock owner, made at the first lock.
     pub fn owner(self: &Arc<Self>) -> Arc<Owner<RecordRef>> {
-        let mut body = self.body.lock();
+        self.owner_in(&mut self.body.lock())
+    }
+
+    /// The same, for a caller that has the body.
+    pub fn owner_in(self: &Arc<Self>, body: &mut Body) -> Arc<Owner<RecordRef>> {
         if let Some(owner) = &body.owner {
             return Arc::clone(owner);
         }
@@ -405,10 +423,6 @@ impl TxnInner {
         owner
     }
 
-    pub fn owner_if_any(body: &Body) -> Option<Arc<Owner<RecordRef>>> {
-        body.owner.clone()
-    }
-
     /// Locks a key and gives its record.
     ///
     /// The record is linked into the indexes before its lock is asked for; a record that was
@@ -421,28 +435,28 @@ impl TxnInner {
         purpose: Purpose,
     ) -> Result<RecordRef> {
         let owner = self.owner();
-        self.lock_key_as(&owner, wait, key, mode, purpose).await
+        let record = RecordRef(self.core.store.find_or_create(key));
+        self.lock_record(&owner, wait, record, mode, purpose).await
     }
 
-    /// The same, for a caller that has the owner.
-    pub async fn lock_key_as(
+    /// The same, for a caller that has the owner and the record; gives the one that was locked.
+    pub async fn lock_record(
         &self,
         owner: &Arc<Owner<RecordRef>>,
         wait: &Wait,
-        key: &[u8],
+        mut record: RecordRef,
         mode: LockMode,
         purpose: Purpose,
     ) -> Result<RecordRef> {
         self.writable()?;
         loop {
-            let record = RecordRef(self.core.store.find_or_create(key));
             let policy = wait_policy(wait);
             let acquire = self.core.locks.lock_key(owner, record.clone(), mode, purpose, policy);
-            let waits = || trace::waits(self, || KeyText::new(key, self.core.config.redact), mode);
+            let waits = || trace::waits(self, || KeyText::new(record.0.key(), self.core.config.redact), mode);
             match lock_wait(wait, acquire, waits).await {
                 Ok(()) => return Ok(record),
-                Err(LockError::Sealed) => {}
-                Err(error) => return Err(self.lock_error(error, wait, |w| w.key(key))),
+                Err(LockError::Sealed) => record = RecordRef(self.core.store.find_or_create(record.0.key())),
+                Err(error) => return Err(self.lock_error(error, wait, |w| w.key(record.0.key()))),
             }
         }
     }

@@ -157,10 +157,10 @@ impl WriteSet {
         self.writes.iter()
     }
 
-    /// Remembers the record of a key, once it is locked.
-    pub fn set_record(&mut self, key: &[u8], record: RecordRef) {
-        if let Some(write) = self.writes.get_mut(key) {
-            write.record = Some(record);
+    /// Remembers another record of a key.
+    pub fn set_record(&mut self, record: &RecordRef) {
+        if let Some(write) = self.writes.get_mut(record.0.key()) {
+            write.record = Some(record.clone());
         }
     }
 
