@@ -1,8 +1,12 @@
 //! Transactions that are ended from outside, and reads that are certified long after they were made.
 
+use std::sync::Arc;
+
 use isolde::step::{Retry, Session};
-use isolde::{Db, Deadlocks, ErrorKind, Isolation, Mode};
-use isolde_tests::{now, open, poll};
+use isolde::{Db, Deadlocks, Durability, ErrorKind, Isolation, Mode, WriteBehind};
+use isolde_tests::hooked::{At, Hooked};
+use isolde_tests::{configurations, now, open, poll};
+use isolde_wal::sim::SimFs;
 
 fn session(db: &Db, isolation: Isolation, mode: Mode) -> Session {
     now(Session::begin(db.txn().isolation(isolation).mode(mode))).unwrap()
@@ -68,4 +72,27 @@ fn a_wounded_begin_leaves_no_lock_behind() {
     assert!(poll(&mut put).is_ready(), "waits for one that is no more:\n{}", db.waits_for());
     now(youngest.commit()).unwrap();
     db.check().unwrap();
+}
+
+// --- killed or closed beside a commit ------------------------------------------------------------------
+
+/// A transaction that is killed while its commit waits for space in the log is not acknowledged.
+#[test]
+fn a_commit_that_is_killed_in_admission_is_not_acknowledged() {
+    let disk = Hooked::new(Arc::new(SimFs::new(1)));
+    let write_behind = WriteBehind { write_bytes: 64, ..WriteBehind::default() };
+    let options = Db::builder().vfs(Arc::new(disk.clone())).log_segment_bytes(64 << 10);
+    let db = options.write_behind(write_behind).no_threads().open().unwrap();
+    for (isolation, mode) in configurations() {
+        // So much stands unwritten that the next commit writes it before it is admitted.
+        db.txn().durability(Durability::None).run(|t| t.put("before", [7; 100])).unwrap();
+        let txn = db.txn().isolation(isolation).mode(mode).begin().unwrap();
+        txn.put("k", "v").unwrap();
+        let (other, id) = (db.clone(), txn.id());
+        disk.once(At::Write, move || assert!(other.kill(id)));
+        let error = txn.commit().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TransactionEnded, "{isolation} {mode}");
+        assert_eq!(db.get("k").unwrap(), None);
+        db.check().unwrap();
+    }
 }

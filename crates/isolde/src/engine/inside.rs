@@ -67,3 +67,12 @@ impl Drop for RollbackOnDrop<'_> {
         self.0.roll_back();
     }
 }
+
+/// Gives a transaction up whose commit has failed, however far that had come, unless it is forgotten.
+pub(crate) struct GiveUpOnDrop<'t>(pub &'t TxnInner);
+
+impl Drop for GiveUpOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}

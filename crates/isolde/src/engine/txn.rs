@@ -139,6 +139,12 @@ impl TxnInner {
         let place = core.registry.enter(Arc::downgrade(&txn));
         txn.place.set(place);
         core.tap.begin(&txn);
+        // Whoever closes looks for the active ones after it has said so: one of the two sees the other.
+        if core.closed.load(Ordering::Acquire) {
+            txn.roll_back();
+            txn.deregister(|counts| counts.rolled_back += 1);
+            return Err(Error::Closed);
+        }
         Ok(txn)
     }
 
@@ -278,6 +284,25 @@ impl TxnInner {
     /// Rolls back: at once, or when the last running operation leaves. Idempotent.
     pub fn roll_back(&self) {
         self.perform(self.gate.abandon());
+    }
+
+    /// From here on nobody else can roll it back: its commit has waited for all that it waits for.
+    ///
+    /// # Errors
+    /// It was rolled back meanwhile.
+    pub fn decides(&self) -> Result<()> {
+        if self.gate.decide() {
+            return Ok(());
+        }
+        // An owner that was made after the end would never be taken away.
+        let owner = TxnInner::owner_if_any(&self.body());
+        self.release(owner, &[]);
+        Err(self.ended_error())
+    }
+
+    /// Rolls back a transaction whose commit has failed.
+    pub(super) fn give_up(&self) {
+        self.perform(self.gate.give_up());
     }
 
     /// Remembers what a body may wrap, and rolls back what an error has ended.
