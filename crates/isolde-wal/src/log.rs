@@ -69,6 +69,8 @@ pub struct Log {
     standing: AtomicUsize,
     has_thread: AtomicBool,
     poisoned: AtomicBool,
+    /// It was closed: the same as poisoned, but nothing has failed.
+    closed: AtomicBool,
     cause: Mutex<Option<Arc<str>>>,
     write_behind: WriteBehind,
     epoch: u64,
@@ -151,6 +153,7 @@ impl Log {
             standing: AtomicUsize::new(0),
             has_thread: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             cause: Mutex::new(None),
             write_behind,
             epoch,
@@ -278,6 +281,9 @@ impl Log {
         if !self.is_poisoned() {
             return Ok(());
         }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(WalError::Closed);
+        }
         let cause = self.cause.lock().clone();
         Err(WalError::Poisoned(cause.unwrap_or_else(|| "unknown".into())))
     }
@@ -305,7 +311,9 @@ impl Log {
                 return Poll::Ready(Ok(()));
             }
             if let Err(poisoned) = self.check() {
-                return Poll::Ready(Err(poisoned));
+                // Again: it may have become hard just before the log was closed, or failed.
+                let hard = self.is_hard(need.ts, need.hardness);
+                return Poll::Ready(if hard { Ok(()) } else { Err(poisoned) });
             }
             // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
             let cause = if mutant!("no-poison-after-error") { self.cause.lock().take() } else { None };
@@ -522,13 +530,40 @@ impl Log {
         wake_all(waiters.into_values().map(|waiter| waiter.waker));
     }
 
-    /// Makes everything durable, and writes down that it is. Gives the end of the log; `None` where this
-    /// epoch has written nothing, and the next one may take its place.
+    /// Makes everything durable, writes down that it is, and closes the log: what comes later is refused, and is
+    /// never written. Gives the end of the log; `None` where this epoch has written nothing, and the next one
+    /// may take its place.
     ///
     /// # Errors
-    /// `Poisoned`, `Io`.
+    /// `Poisoned`, `Io`; `Closed` if it was closed before.
     pub fn finish(&self) -> Result<Option<Lsn>> {
-        self.flush()?;
+        if mutant!("closed-log-is-written") {
+            self.flush()?;
+            return self.mark();
+        }
+        self.close()?;
+        self.mark()
+    }
+
+    /// Closes the log at a moment when nothing is left to write or to sync: what was given a place before is
+    /// durable, what comes later is refused like after a failure.
+    fn close(&self) -> Result<()> {
+        loop {
+            self.flush()?;
+            let mut queue = self.queue.lock();
+            self.check()?;
+            if queue.batch.is_empty() && queue.unsynced == 0 && !queue.leading {
+                self.closed.store(true, Ordering::Relaxed);
+                self.poisoned.store(true, Ordering::Release);
+                let waiters = std::mem::take(&mut queue.waiters);
+                drop(queue);
+                wake_all(waiters.into_values().map(|waiter| waiter.waker));
+                return Ok(());
+            }
+        }
+    }
+
+    fn mark(&self) -> Result<Option<Lsn>> {
         let mut writer = self.writer.lock();
         if writer.is_unused() {
             return Ok(None);
