@@ -1,9 +1,10 @@
 //! Transactions that are ended from outside, and reads that are certified long after they were made.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use isolde::step::{Retry, Session};
-use isolde::{Db, Deadlocks, Durability, ErrorKind, Isolation, Mode, WriteBehind};
+use isolde::{Bytes, Db, Deadlocks, Durability, ErrorKind, Isolation, Mode, WriteBehind};
 use isolde_tests::hooked::{At, Hooked};
 use isolde_tests::{configurations, now, open, poll};
 use isolde_wal::sim::SimFs;
@@ -93,6 +94,79 @@ fn a_commit_that_is_killed_in_admission_is_not_acknowledged() {
         let error = txn.commit().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TransactionEnded, "{isolation} {mode}");
         assert_eq!(db.get("k").unwrap(), None);
+        db.check().unwrap();
+    }
+}
+
+// --- foreign code in the way of a commit ---------------------------------------------------------------
+
+/// Bytes whose owner does something when the last reference goes.
+struct Owner(Option<Box<dyn FnOnce() + Send>>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &[9; 600]
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(drop) = self.0.take() {
+            drop();
+        }
+    }
+}
+
+fn owned(drop: impl FnOnce() + Send + 'static) -> Bytes {
+    Bytes::from_owner(Owner(Some(Box::new(drop))))
+}
+
+/// What a value's owner does when nobody sees it any more, a panic included, changes nothing for whoever
+/// commits then.
+#[test]
+fn an_owner_of_bytes_that_panics_when_it_goes_hurts_nobody() {
+    for (isolation, mode) in configurations() {
+        let db = open(|b| b);
+        for round in 0..40 {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                db.txn().isolation(isolation).mode(mode).run(|t| {
+                    t.put_bytes("k", owned(|| panic!("the owner's own")))?;
+                    t.put("n", [round])
+                })
+            }));
+            assert!(matches!(outcome, Ok(Ok(()))), "{isolation} {mode}, round {round}");
+            assert_eq!(db.get("n").unwrap().as_deref(), Some(&[round][..]));
+            // Given up: what it held is free.
+            let given_up = db.txn().isolation(isolation).mode(mode).begin().unwrap();
+            given_up.put_bytes("k", owned(|| panic!("the owner's own"))).unwrap();
+            given_up.put("n", "").unwrap();
+            given_up.rollback();
+        }
+        db.put("k", "").unwrap();
+        db.collect();
+        db.check().unwrap();
+    }
+}
+
+/// It may look at the database.
+#[test]
+fn an_owner_of_bytes_may_call_the_database_when_it_goes() {
+    for (isolation, mode) in configurations() {
+        let db = open(|b| b);
+        let txn = Arc::new(db.txn().isolation(isolation).mode(mode).begin().unwrap());
+        let (weak, other) = (Arc::downgrade(&txn), db.clone());
+        let call = move || {
+            let _ = weak.upgrade().map(|txn| txn.get("other"));
+            assert!(other.transactions().len() <= 1);
+            other.collect();
+        };
+        txn.put_bytes("k", owned(call.clone())).unwrap();
+        txn.put_bytes("k", owned(call.clone())).unwrap();
+        let savepoint = txn.savepoint();
+        txn.put_bytes("k", owned(call.clone())).unwrap();
+        txn.rollback_to(savepoint).unwrap();
+        txn.put_bytes("j", owned(call)).unwrap();
+        drop(txn);
         db.check().unwrap();
     }
 }
