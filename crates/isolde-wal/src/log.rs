@@ -23,6 +23,7 @@
 //!
 //! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
 
+mod end;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -528,48 +529,6 @@ impl Log {
         let waiters = std::mem::take(&mut queue.waiters);
         drop(queue);
         wake_all(waiters.into_values().map(|waiter| waiter.waker));
-    }
-
-    /// Makes everything durable, writes down that it is, and closes the log: what comes later is refused, and is
-    /// never written. Gives the end of the log; `None` where this epoch has written nothing, and the next one
-    /// may take its place.
-    ///
-    /// # Errors
-    /// `Poisoned`, `Io`; `Closed` if it was closed before.
-    pub fn finish(&self) -> Result<Option<Lsn>> {
-        if mutant!("closed-log-is-written") {
-            self.flush()?;
-            return self.mark();
-        }
-        self.close()?;
-        self.mark()
-    }
-
-    /// Closes the log at a moment when nothing is left to write or to sync: what was given a place before is
-    /// durable, what comes later is refused like after a failure.
-    fn close(&self) -> Result<()> {
-        loop {
-            self.flush()?;
-            let mut queue = self.queue.lock();
-            self.check()?;
-            if queue.batch.is_empty() && queue.unsynced == 0 && !queue.leading {
-                self.closed.store(true, Ordering::Relaxed);
-                self.poisoned.store(true, Ordering::Release);
-                let waiters = std::mem::take(&mut queue.waiters);
-                drop(queue);
-                wake_all(waiters.into_values().map(|waiter| waiter.waker));
-                return Ok(());
-            }
-        }
-    }
-
-    fn mark(&self) -> Result<Option<Lsn>> {
-        let mut writer = self.writer.lock();
-        if writer.is_unused() {
-            return Ok(None);
-        }
-        writer.mark()?;
-        Ok(Some(writer.durable()))
     }
 }
 

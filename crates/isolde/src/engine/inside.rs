@@ -50,6 +50,27 @@ fn poll_inside<T, F: Future<Output = Result<T>>>(
     polled
 }
 
+impl TxnInner {
+    /// From here on nobody else can roll it back: its commit has waited for all that it waits for.
+    ///
+    /// # Errors
+    /// It was rolled back meanwhile.
+    pub fn decides(&self) -> Result<()> {
+        if self.gate.decide() {
+            return Ok(());
+        }
+        // An owner that was made after the end would never be taken away.
+        let owner = TxnInner::owner_if_any(&self.body());
+        self.release(owner, &[]);
+        Err(self.ended_error())
+    }
+
+    /// Rolls back a transaction whose commit has failed.
+    pub(super) fn give_up(&self) {
+        self.perform(self.gate.give_up());
+    }
+}
+
 /// Leaves the gate when dropped.
 pub(crate) struct LeaveOnDrop<'t>(pub(super) &'t TxnInner);
 

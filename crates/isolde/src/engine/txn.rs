@@ -89,7 +89,7 @@ pub(crate) struct TxnInner {
     /// The newest commit that a read outside the snapshot has shown.
     pub seen: AtomicU64,
     access: Access,
-    gate: Gate,
+    pub(super) gate: Gate,
     id: AtomicU64,
     age: Option<u64>,
     read_ts: AtomicU64,
@@ -247,7 +247,7 @@ impl TxnInner {
         self.perform(self.gate.leave());
     }
 
-    fn perform(&self, duty: Duty) {
+    pub(super) fn perform(&self, duty: Duty) {
         if duty == Duty::RollBack {
             self.clean_up();
             // A commit that waits for those inside: they gave the transaction up.
@@ -286,25 +286,6 @@ impl TxnInner {
         self.perform(self.gate.abandon());
     }
 
-    /// From here on nobody else can roll it back: its commit has waited for all that it waits for.
-    ///
-    /// # Errors
-    /// It was rolled back meanwhile.
-    pub fn decides(&self) -> Result<()> {
-        if self.gate.decide() {
-            return Ok(());
-        }
-        // An owner that was made after the end would never be taken away.
-        let owner = TxnInner::owner_if_any(&self.body());
-        self.release(owner, &[]);
-        Err(self.ended_error())
-    }
-
-    /// Rolls back a transaction whose commit has failed.
-    pub(super) fn give_up(&self) {
-        self.perform(self.gate.give_up());
-    }
-
     /// Remembers what a body may wrap, and rolls back what an error has ended.
     pub(super) fn after_operation(&self, error: Option<&Error>) {
         if let Some(error) = error {
@@ -328,7 +309,7 @@ impl TxnInner {
         self.retryable.lock().take()
     }
 
-    fn ended_error(&self) -> Error {
+    pub(super) fn ended_error(&self) -> Error {
         match self.ended_by.load(Ordering::Acquire) {
             // Too late: it was ending by itself.
             _ if !self.gate.is_wounded() => Error::TransactionEnded,
