@@ -11,6 +11,7 @@ use isolde_wal::sim::SimFs;
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const COUNT: &str = "count";
+const FILLER: &str = "filler";
 const SEGMENT: u64 = 64 << 10;
 
 /// What was promised, and what every prefix of the workload looks like.
@@ -24,6 +25,8 @@ pub struct Promises {
     pub written: usize,
     /// So many commits took place, at most: one whose outcome is unknown counts.
     pub begun: usize,
+    /// Records in the log are filled up to a multiple of this, so that some end where a block does.
+    record_multiple: Option<usize>,
 }
 
 impl Promises {
@@ -31,6 +34,14 @@ impl Promises {
     #[must_use]
     pub fn new() -> Promises {
         Promises { states: vec![Rows::new()], ..Promises::default() }
+    }
+
+    /// The same, with records of such lengths that in one of two seeds many begin and end with a block.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Promises {
+        const MULTIPLES: [usize; 4] = [512, 1024, 2048, 4096];
+        let which = usize::try_from(seed / 2).unwrap_or(0) % MULTIPLES.len();
+        Promises { record_multiple: (seed % 2 == 1).then_some(MULTIPLES[which]), ..Promises::new() }
     }
 
     fn promise(&mut self, commits: usize, durability: Durability) {
@@ -139,6 +150,12 @@ fn write(db: &Db, promises: &mut Promises, rng: &mut Rng) -> Result<(), Error> {
         txn.put(format!("{gone}/c"), number.to_string())?;
     }
     txn.increment(COUNT, 1)?;
+    let third = again.then(|| number.to_string().len());
+    let lens = [(3, Some(value.len())), (3, Some(value.len())), (3, third), (COUNT.len(), Some(8))];
+    let filler = promises.record_multiple.map(|multiple| vec![b'-'; filler(&lens, multiple)]);
+    if let Some(filler) = &filler {
+        txn.put(FILLER, filler)?;
+    }
 
     let mut state = promises.states[promises.begun].clone();
     for key in ["a", "b"] {
@@ -147,6 +164,9 @@ fn write(db: &Db, promises: &mut Promises, rng: &mut Rng) -> Result<(), Error> {
     state.remove(format!("{gone}/c").as_bytes());
     if again {
         state.insert(format!("{gone}/c").into_bytes(), number.to_string().into_bytes());
+    }
+    if let Some(filler) = filler {
+        state.insert(FILLER.into(), filler);
     }
     state.insert(COUNT.into(), (number as u64).to_be_bytes().to_vec());
 
@@ -159,6 +179,20 @@ fn write(db: &Db, promises: &mut Promises, rng: &mut Rng) -> Result<(), Error> {
     outcome?;
     promises.promise(number, durability);
     Ok(())
+}
+
+/// How long the filler's value must be for a record of these keys and values to have such a length.
+fn filler(lens: &[(usize, Option<usize>)], multiple: usize) -> usize {
+    const HEADER: usize = 32;
+    // A number of at least 128 takes two bytes, of at least 16,384 three.
+    let varint = |number: usize| (0..3).take_while(|sevens| number >> (7 * sevens) > 0).count().max(1);
+    let operation = |key: usize, value: Option<usize>| {
+        varint(value.map_or(0, |len| len + 1)) + varint(key) + key + value.unwrap_or(0)
+    };
+    let others: usize = HEADER + lens.iter().map(|(key, value)| operation(*key, *value)).sum::<usize>();
+    let fits = |len: &usize| (others + operation(FILLER.len(), Some(*len))).is_multiple_of(multiple);
+    // Where the length of the length steps over it, the next one does.
+    (0..3 * multiple).find(fits).unwrap_or(0)
 }
 
 /// What a read shows is a promise, too.

@@ -45,7 +45,7 @@ fn until(seed: u64, steps: usize, nth: Option<u64>) -> (SimFs, Promises) {
     if let Some(nth) = nth {
         disk.crash_at(nth);
     }
-    let mut promises = Promises::new();
+    let mut promises = Promises::of_seed(seed);
     let mut rng = Rng::with_seed(seed);
     if let Ok(db) = builder(&disk).open() {
         let _ = run(&db, &mut promises, &mut rng, steps);
@@ -154,7 +154,7 @@ fn a_write_or_sync_that_fails_poisons_and_nothing_acknowledged_is_lost() {
                 let context = format!("seed {seed}, {kind:?} {nth}: {failure:?}");
                 let disk = SimFs::new(seed);
                 disk.fail(kind, nth, failure);
-                let mut promises = Promises::new();
+                let mut promises = Promises::of_seed(seed);
                 let Ok(db) = builder(&disk).open() else {
                     recover(&disk.kill(), &promises, 0, &context);
                     continue;

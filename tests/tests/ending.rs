@@ -1,8 +1,13 @@
 //! Transactions that are ended from outside, and reads that are certified long after they were made.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
 use isolde::step::{Retry, Session};
-use isolde::{Db, Deadlocks, ErrorKind, Isolation, Mode};
-use isolde_tests::{now, open, poll};
+use isolde::{Bytes, Db, Deadlocks, Durability, ErrorKind, Isolation, Mode, WriteBehind};
+use isolde_tests::hooked::{At, Hooked};
+use isolde_tests::{configurations, now, open, poll};
+use isolde_wal::sim::SimFs;
 
 fn session(db: &Db, isolation: Isolation, mode: Mode) -> Session {
     now(Session::begin(db.txn().isolation(isolation).mode(mode))).unwrap()
@@ -68,4 +73,100 @@ fn a_wounded_begin_leaves_no_lock_behind() {
     assert!(poll(&mut put).is_ready(), "waits for one that is no more:\n{}", db.waits_for());
     now(youngest.commit()).unwrap();
     db.check().unwrap();
+}
+
+// --- killed or closed beside a commit ------------------------------------------------------------------
+
+/// A transaction that is killed while its commit waits for space in the log is not acknowledged.
+#[test]
+fn a_commit_that_is_killed_in_admission_is_not_acknowledged() {
+    let disk = Hooked::new(Arc::new(SimFs::new(1)));
+    let write_behind = WriteBehind { write_bytes: 64, ..WriteBehind::default() };
+    let options = Db::builder().vfs(Arc::new(disk.clone())).log_segment_bytes(64 << 10);
+    let db = options.write_behind(write_behind).no_threads().open().unwrap();
+    for (isolation, mode) in configurations() {
+        // So much stands unwritten that the next commit writes it before it is admitted.
+        db.txn().durability(Durability::None).run(|t| t.put("before", [7; 100])).unwrap();
+        let txn = db.txn().isolation(isolation).mode(mode).begin().unwrap();
+        txn.put("k", "v").unwrap();
+        let (other, id) = (db.clone(), txn.id());
+        disk.once(At::Write, move || assert!(other.kill(id)));
+        let error = txn.commit().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TransactionEnded, "{isolation} {mode}");
+        assert_eq!(db.get("k").unwrap(), None);
+        db.check().unwrap();
+    }
+}
+
+// --- foreign code in the way of a commit ---------------------------------------------------------------
+
+/// Bytes whose owner does something when the last reference goes.
+struct Owner(Option<Box<dyn FnOnce() + Send>>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &[9; 600]
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(drop) = self.0.take() {
+            drop();
+        }
+    }
+}
+
+fn owned(drop: impl FnOnce() + Send + 'static) -> Bytes {
+    Bytes::from_owner(Owner(Some(Box::new(drop))))
+}
+
+/// What a value's owner does when nobody sees it any more, a panic included, changes nothing for whoever
+/// commits then.
+#[test]
+fn an_owner_of_bytes_that_panics_when_it_goes_hurts_nobody() {
+    for (isolation, mode) in configurations() {
+        let db = open(|b| b);
+        for round in 0..40 {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                db.txn().isolation(isolation).mode(mode).run(|t| {
+                    t.put_bytes("k", owned(|| panic!("the owner's own")))?;
+                    t.put("n", [round])
+                })
+            }));
+            assert!(matches!(outcome, Ok(Ok(()))), "{isolation} {mode}, round {round}");
+            assert_eq!(db.get("n").unwrap().as_deref(), Some(&[round][..]));
+            // Given up: what it held is free.
+            let given_up = db.txn().isolation(isolation).mode(mode).begin().unwrap();
+            given_up.put_bytes("k", owned(|| panic!("the owner's own"))).unwrap();
+            given_up.put("n", "").unwrap();
+            given_up.rollback();
+        }
+        db.put("k", "").unwrap();
+        db.collect();
+        db.check().unwrap();
+    }
+}
+
+/// It may look at the database.
+#[test]
+fn an_owner_of_bytes_may_call_the_database_when_it_goes() {
+    for (isolation, mode) in configurations() {
+        let db = open(|b| b);
+        let txn = Arc::new(db.txn().isolation(isolation).mode(mode).begin().unwrap());
+        let (weak, other) = (Arc::downgrade(&txn), db.clone());
+        let call = move || {
+            let _ = weak.upgrade().map(|txn| txn.get("other"));
+            assert!(other.transactions().len() <= 1);
+            other.collect();
+        };
+        txn.put_bytes("k", owned(call.clone())).unwrap();
+        txn.put_bytes("k", owned(call.clone())).unwrap();
+        let savepoint = txn.savepoint();
+        txn.put_bytes("k", owned(call.clone())).unwrap();
+        txn.rollback_to(savepoint).unwrap();
+        txn.put_bytes("j", owned(call)).unwrap();
+        drop(txn);
+        db.check().unwrap();
+    }
 }

@@ -290,3 +290,33 @@ fn a_sync_that_is_overdue_is_not_put_off_because_somebody_writes() {
     tend(&log, &state, 112);
     assert_eq!(log.durable().get(), Ts(2), "it is unsynced for 12 seconds");
 }
+
+// --- limits -------------------------------------------------------------------------------------------
+
+/// A transaction that is as large as a segment takes, where the one that is written has little room left: it
+/// needs the next segment and no more.
+#[test]
+fn the_largest_transaction_takes_one_segment() {
+    let limit = (64 << 10) - 3 * 4096;
+    for less in [0, 1, 31, 32, 33, 64, 4096, 20_000, 30_000] {
+        let disk = SimFs::new(1);
+        let db = builder(disk.clone()).open().unwrap();
+        put(&db, Durability::Sync, "first", vec![1; 20_000]);
+        disk.set_quota(Some(1 << 20)); // or it would go on for ever
+        let mut value = limit - less;
+        // What the key, the lengths and the header take is found by trying.
+        while let Err(error) = db.put("largest", vec![2; value]) {
+            assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+            value -= 1;
+        }
+        for round in 0..6 {
+            db.put("largest", vec![round; value]).unwrap();
+            put(&db, Durability::Sync, "first", vec![1; 20_000]);
+        }
+        let files: Vec<String> = disk.list().unwrap();
+        let spares = files.iter().filter(|name| name.starts_with("spare-")).count();
+        assert!(spares <= 3, "{value} bytes: {files:?}");
+        let db = builder(disk.crash(1).disk).open().unwrap();
+        assert_eq!(db.get("largest").unwrap().map(|value| value.len()), Some(value));
+    }
+}

@@ -498,3 +498,42 @@ fn a_write_beside_a_savepoint_keeps_its_lock() {
         db.check().unwrap();
     });
 }
+
+/// A transaction that is killed beside its commit is committed whole and acknowledged, or neither; and
+/// whoever kills or closes is not hurt.
+#[test]
+fn a_kill_beside_a_commit_leaves_all_or_nothing() {
+    for (isolation, mode) in [
+        (Isolation::Serializable, Mode::Optimistic),
+        (Isolation::Serializable, Mode::Pessimistic),
+        (Isolation::ReadCommitted, Mode::Optimistic),
+    ] {
+        for closes in [false, true] {
+            explore(move || {
+                let db = db();
+                let txn = begin(&db, isolation, mode);
+                let id = txn.id();
+                let killer = db.clone();
+                let killed = thread::spawn(move || if closes { killer.close().is_ok() } else { killer.kill(id) });
+                let body = || {
+                    txn.get("other")?;
+                    set(&txn, "x", 1)?;
+                    set(&txn, "y", 1)
+                };
+                let committed = body().and_then(|()| txn.commit()).is_ok();
+                // Whoever comes later finds no lock, and all of it or nothing.
+                if closes {
+                    killed.join().unwrap();
+                } else {
+                    let after = begin(&db, Isolation::Serializable, Mode::Pessimistic);
+                    let (x, y) = (number(after.get("x").unwrap()), number(after.get("y").unwrap()));
+                    assert_eq!((x, y), (i64::from(committed), i64::from(committed)));
+                    set(&after, "x", 2).unwrap();
+                    after.commit().unwrap();
+                    killed.join().unwrap();
+                }
+                db.check().unwrap();
+            });
+        }
+    }
+}

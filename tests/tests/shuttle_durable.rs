@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use isolde::{Db, Durability, Mode};
+use isolde::{Db, Durability, ErrorKind, Mode};
 use isolde_tests::crash::builder;
 use isolde_wal::sim::{Failure, Kind, SimFs};
 use shuttle::rand::{Rng, thread_rng};
@@ -139,5 +139,51 @@ fn a_checkpoint_beside_commits_holds_a_durable_state() {
         let image = disk.crash(thread_rng().r#gen());
         drop(db);
         promised.hold(&builder(&image.disk).open().unwrap());
+    });
+}
+
+/// Whoever closes gives the directory back, and nothing is acknowledged that the next one to open it does not
+/// find.
+#[test]
+fn a_close_beside_commits_loses_nothing_that_is_acknowledged() {
+    explore(|| {
+        let disk = SimFs::new(thread_rng().r#gen());
+        let db = builder(&disk).open().unwrap();
+        let acknowledged = Arc::new(AtomicI64::new(0));
+        let writers: Vec<_> = [Durability::Sync, Durability::Buffered, Durability::None]
+            .into_iter()
+            .enumerate()
+            .map(|(party, durability)| {
+                let (db, acknowledged) = (db.clone(), Arc::clone(&acknowledged));
+                thread::spawn(move || {
+                    // By hand: whoever is in a body may not close, and all run on one thread here.
+                    let txn = db.txn().durability(durability).mode(Mode::ALL[party % 2]).begin();
+                    match txn.and_then(|t| t.increment("all", 1).and_then(|()| t.commit())) {
+                        Ok(_) => drop(acknowledged.fetch_add(1, Ordering::SeqCst)),
+                        Err(error) => {
+                            let kinds = [ErrorKind::Closed, ErrorKind::TransactionEnded];
+                            assert!(kinds.contains(&error.kind()), "{error}");
+                        }
+                    }
+                })
+            })
+            .collect();
+        if thread_rng().r#gen() {
+            let other = db.clone();
+            thread::spawn(move || other.close().unwrap());
+        }
+        db.close().unwrap();
+        let next = builder(&disk).open().expect("the directory was given back");
+        next.put("next", "there").unwrap();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        let image = disk.crash(thread_rng().r#gen());
+        drop(next);
+        let next = builder(&image.disk).open().unwrap();
+        assert!(next.get("next").unwrap().is_some());
+        let there = number(next.get("all").unwrap());
+        let promised = acknowledged.load(Ordering::SeqCst);
+        assert_eq!(there, promised, "{promised} were acknowledged");
     });
 }

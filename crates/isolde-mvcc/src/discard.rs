@@ -4,6 +4,8 @@
 //! drop it is to wait for it: about as long as looking its key up. Loads that do not depend on each
 //! other are waited for together, so values are gathered and a handful of them brought near at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crossbeam_utils::CachePadded;
 use isolde_types::sync::{Mutex, thread_number};
 use smallvec::SmallVec;
@@ -28,7 +30,7 @@ impl Discard {
     /// Drops a value, perhaps later. Holds no latch while values are dropped.
     pub fn discard(&self, value: Packed) {
         if !value.is_own_copy() {
-            return;
+            return let_go(value);
         }
         let waiting = {
             let mut waiting = self.shards[thread_number() % SHARDS].lock();
@@ -47,6 +49,11 @@ impl Discard {
             drop_together(waiting);
         }
     }
+}
+
+/// Drops what may be somebody else's bytes. A panic of their owner is their owner's, and stops nothing here.
+pub fn let_go<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 
 fn drop_together(values: Waiting) {

@@ -7,7 +7,7 @@ use isolde_types::{Key, RecordCell, Ts, TxnId};
 
 use crate::chain::{Chain, Garbage, InFlight, Removed, Size};
 use crate::counters::Counters;
-use crate::discard::Discard;
+use crate::discard::{Discard, let_go};
 use crate::live::Live;
 use crate::status::Status;
 use crate::value::Packed;
@@ -194,8 +194,10 @@ impl<C: RecordCell> Record<C> {
         if let Some(value) = removed.newest.take() {
             self.shared.discard.discard(value);
         }
-        drop(removed);
         self.shared.counters.add(self.hash, size);
+        if !removed.is_empty() {
+            let_go(removed);
+        }
     }
 
     /// Seals the record if nobody can tell it from an absent key and nobody holds its lock.

@@ -68,6 +68,10 @@ mod imp {
         pub fn into_inner(self) -> T {
             self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
+
+        pub fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
     }
 
     /// A readers-writer latch with parking_lot's interface over the model checker's.

@@ -65,6 +65,8 @@ pub enum WalError {
     },
     /// An earlier write or sync of the log failed, for this reason.
     Poisoned(Arc<str>),
+    /// The log was closed before: nothing was written.
+    Closed,
 }
 
 impl WalError {
@@ -112,6 +114,7 @@ impl fmt::Display for WalError {
                 )
             }
             WalError::Poisoned(cause) => write!(f, "the log failed ({cause}): reopen the database"),
+            WalError::Closed => f.write_str("the database is closed"),
         }
     }
 }

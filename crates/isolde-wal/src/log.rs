@@ -23,6 +23,7 @@
 //!
 //! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
 
+mod end;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,8 @@ pub struct Log {
     standing: AtomicUsize,
     has_thread: AtomicBool,
     poisoned: AtomicBool,
+    /// It was closed: the same as poisoned, but nothing has failed.
+    closed: AtomicBool,
     cause: Mutex<Option<Arc<str>>>,
     write_behind: WriteBehind,
     epoch: u64,
@@ -151,6 +154,7 @@ impl Log {
             standing: AtomicUsize::new(0),
             has_thread: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             cause: Mutex::new(None),
             write_behind,
             epoch,
@@ -278,6 +282,9 @@ impl Log {
         if !self.is_poisoned() {
             return Ok(());
         }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(WalError::Closed);
+        }
         let cause = self.cause.lock().clone();
         Err(WalError::Poisoned(cause.unwrap_or_else(|| "unknown".into())))
     }
@@ -305,7 +312,9 @@ impl Log {
                 return Poll::Ready(Ok(()));
             }
             if let Err(poisoned) = self.check() {
-                return Poll::Ready(Err(poisoned));
+                // Again: it may have become hard just before the log was closed, or failed.
+                let hard = self.is_hard(need.ts, need.hardness);
+                return Poll::Ready(if hard { Ok(()) } else { Err(poisoned) });
             }
             // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
             let cause = if mutant!("no-poison-after-error") { self.cause.lock().take() } else { None };
@@ -520,21 +529,6 @@ impl Log {
         let waiters = std::mem::take(&mut queue.waiters);
         drop(queue);
         wake_all(waiters.into_values().map(|waiter| waiter.waker));
-    }
-
-    /// Makes everything durable, and writes down that it is. Gives the end of the log; `None` where this
-    /// epoch has written nothing, and the next one may take its place.
-    ///
-    /// # Errors
-    /// `Poisoned`, `Io`.
-    pub fn finish(&self) -> Result<Option<Lsn>> {
-        self.flush()?;
-        let mut writer = self.writer.lock();
-        if writer.is_unused() {
-            return Ok(None);
-        }
-        writer.mark()?;
-        Ok(Some(writer.durable()))
     }
 }
 

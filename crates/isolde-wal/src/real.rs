@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::manifest::MANIFEST;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// The name of the file whose lock stands for the directory. It is never removed.
@@ -24,14 +25,19 @@ impl RealFs {
     /// `NotADirectory` where something else stands; whatever the file system says.
     pub fn open(path: impl AsRef<Path>, create: bool) -> io::Result<RealFs> {
         let path = path.as_ref();
-        if create && !path.exists() {
+        let is_new = create && !path.exists();
+        if is_new {
             DirBuilder::new().mode(0o700).create(path)?;
-            // The new directory's own name must survive, too.
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(parent)?.sync_all()?;
         }
         if !fs::metadata(path)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
+        }
+        if create && !path.join(MANIFEST).exists() {
+            // The directory's own name must survive, too; one that was there may be that of an open that ended
+            // before it had synced it. A parent that may not be read somebody else has made this one in.
+            let synced = sync_parent(path);
+            let tolerated = |error: &io::Error| !is_new && error.kind() == io::ErrorKind::PermissionDenied;
+            synced.or_else(|error| if tolerated(&error) { Ok(()) } else { Err(error) })?;
         }
         Ok(RealFs { path: path.to_path_buf(), dir: File::open(path)? })
     }
@@ -56,6 +62,12 @@ impl RealFs {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// Makes the name of a directory survive.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 impl Vfs for RealFs {

@@ -71,12 +71,18 @@ struct Space {
 }
 
 impl Space {
+    /// Whether so many bytes more fit for sure, in whatever order the records come.
+    ///
+    /// A segment ends where the next record does not fit, so it is full but for less than the largest record;
+    /// and what it holds is together with that record more than a segment. The last segment may be filled to its
+    /// end. So with ever more spares there is ever more space, however large the largest is.
     fn fits(&self, more: u64, segment_bytes: u64) -> bool {
-        let largest = self.largest.max(more);
-        let spares = self.spares.len() as u64;
-        let usable = segment_bytes.saturating_sub(2 * BLOCK).saturating_sub(largest);
-        self.reserved + more <= self.left.saturating_sub(largest.min(self.left)) + spares * usable
-            || self.reserved + more <= self.left
+        let (needed, largest) = (self.reserved + more, self.largest.max(more));
+        let Some(but_one) = (self.spares.len() as u64).checked_sub(1) else { return needed <= self.left };
+        let segment = segment_bytes.saturating_sub(2 * BLOCK);
+        let by_waste = self.left.saturating_sub(largest) + but_one * segment.saturating_sub(largest) + segment;
+        let by_pairs = (but_one / 2 + 1) * segment;
+        needed <= self.left || needed <= by_waste.max(by_pairs)
     }
 }
 
@@ -290,6 +296,21 @@ mod tests {
         segments.reserve(100).unwrap().placed();
         assert_eq!(segments.space.lock().reserved, reservation(100), "it is given back when it is written");
         assert_eq!(Arc::strong_count(&segments), 1, "a database that is closed is freed");
+    }
+
+    #[test]
+    fn the_largest_record_fits_where_others_stand_before_it() {
+        let limit = 65_536 - 2 * BLOCK;
+        let mut space = Space { left: 10, ..Space::default() };
+        assert!(!space.fits(limit, 65_536));
+        space.spares.push_back("spare".into());
+        assert!(space.fits(limit, 65_536), "one segment, to its end");
+        (space.reserved, space.largest) = (10_000, 5_000);
+        let spares = (1..9).find(|_| {
+            space.spares.push_back("spare".into());
+            space.fits(limit, 65_536)
+        });
+        assert_eq!(spares, Some(2), "before it, it, and what may come behind it");
     }
 
     #[test]

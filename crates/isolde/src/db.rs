@@ -402,7 +402,8 @@ impl Db {
     }
 
     /// Closes the database for all handles: open transactions are rolled back, later calls fail with
-    /// `Closed`. What was committed is made durable, and the directory can be opened again.
+    /// `Closed`. What was committed is made durable, and the directory can be opened again. A commit at the same
+    /// time is either durable, or fails with `Closed` or `TransactionEnded` and is not in the log.
     ///
     /// Dropping the last handle does the same, but cannot tell of errors, and while a checkpoint is being
     /// written it ends a little later.
@@ -434,7 +435,8 @@ impl Db {
     }
 
     /// Rolls back an active transaction, whoever has it; `false` if there is none of that identity.
-    /// Its owner's next call fails with `TransactionEnded`.
+    /// Its owner's next call fails with `TransactionEnded`; but a commit that waits for nothing any more, or only
+    /// for the log, is not stopped.
     pub fn kill(&self, id: TxnId) -> bool {
         let found = self.core.registry.active().into_iter().find(|txn| txn.known_id() == Some(id));
         found.inspect(|txn| txn.roll_back()).is_some()

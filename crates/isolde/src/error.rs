@@ -98,6 +98,7 @@ impl From<StorageError> for Error {
     fn from(error: StorageError) -> Error {
         match error {
             StorageError::Poisoned(cause) => Error::Poisoned((&*cause).into()),
+            StorageError::Closed => Error::Closed,
             StorageError::TooLarge { bytes, limit } => Error::TooLarge(Box::new(TooLarge {
                 what: "transaction's log record",
                 size: bytes,

@@ -28,7 +28,7 @@ use isolde_wal::{BodyWriter, Reservation};
 use smallvec::SmallVec;
 
 use super::certify::{Lost, ReadSet};
-use super::inside::RollbackOnDrop;
+use super::inside::GiveUpOnDrop;
 use super::txn::{Body, Held};
 use super::wait::Wait;
 use super::{RecordRef, TxnInner};
@@ -67,9 +67,10 @@ impl TxnInner {
 
     async fn commit_untold(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
         self.begin_ending()?;
-        let guard = RollbackOnDrop(self);
+        let guard = GiveUpOnDrop(self);
         self.drained(wait).await?;
         if self.wrote_and_marked_nothing() {
+            self.decides()?;
             std::mem::forget(guard);
             let commit = self.end_without_writes();
             self.harden_reads(wait).await?;
@@ -77,6 +78,7 @@ impl TxnInner {
         }
         let reservation = self.admit()?;
         let locked = self.lock_write_set(wait).await?;
+        self.decides()?;
         let ts = self.decide(reservation, locked)?;
         std::mem::forget(guard);
         self.visible(wait, ts).await;

@@ -80,6 +80,8 @@ pub(crate) struct Disk {
     /// Given up by `close`, so that the directory can be opened again.
     directory: Mutex<Option<Arc<Directory>>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Held by whoever closes: who does so at the same time returns when it is done.
+    closing: Mutex<()>,
     /// The largest view or commit that was acknowledged while it was not durable.
     acknowledged: AtomicU64,
 }
@@ -99,6 +101,7 @@ impl Disk {
             checkpoint_after,
             directory: Mutex::new(Some(Arc::new(directory))),
             threads: Mutex::default(),
+            closing: Mutex::default(),
             acknowledged: AtomicU64::new(0),
         }
     }
@@ -113,6 +116,7 @@ impl Disk {
 
     /// Makes everything durable, writes down that it is, ends the threads, and gives the directory back.
     pub fn close(&self) -> Result<()> {
+        let _closing = self.closing.lock();
         let Some(directory) = self.directory.lock().take() else { return Ok(()) };
         let closed = self.log.finish().and_then(|end| end.map_or(Ok(()), |end| directory.note_end(end)));
         self.log.stop_thread();
@@ -123,6 +127,10 @@ impl Disk {
                 // It ended with a panic, or without: in either case it has ended.
                 let _ = handle.join();
             }
+        }
+        // A checkpoint that somebody asked for ends by itself now.
+        while Arc::strong_count(&directory) > 1 {
+            thread::yield_now();
         }
         closed.map_err(Error::from)
     }
@@ -229,6 +237,7 @@ impl Core {
         let mut rows = Rows { core: self, view: None };
         let began = self.config.clock.now();
         let written = isolde_wal::checkpoint(&directory, &disk.log, &disk.checkpoints, &mut rows).map_err(Error::from);
+        drop(directory);
         trace::checkpoint(&written, self.config.clock.now().saturating_sub(began));
         written
     }

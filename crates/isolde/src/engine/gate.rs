@@ -11,8 +11,9 @@
 //!     ▼                         ▼
 //!   ending ◄── last leave ── ending, n inside      later operations: TransactionEnded
 //!     │ abandon: whoever finds or leaves nobody inside rolls back, exactly once
-//!     ▼
-//!   rolling back
+//!     ▼                         │ decide (the commit itself, once it waits for nothing more)
+//!   rolling back                ▼
+//!                           deciding: nobody else rolls it back; it finishes, or gives itself up
 //! ```
 //!
 //! A wound marks the transaction; it is rolled back at once if nobody is inside, else by the last
@@ -21,6 +22,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
+use isolde_types::mutant;
 use isolde_types::sync::Mutex;
 use isolde_types::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,6 +31,7 @@ const ENDING: u64 = 1 << 32;
 const ABANDONED: u64 = 1 << 33;
 const WOUNDED: u64 = 1 << 34;
 const CLEANED: u64 = 1 << 35;
+const DECIDING: u64 = 1 << 36;
 
 /// What must be done by the caller after a transition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,10 +110,27 @@ impl Gate {
         }
     }
 
-    /// Gives the transaction up: it is rolled back by the caller, or by the last to leave.
+    /// Gives the transaction up: it is rolled back by the caller, or by the last to leave. One whose commit
+    /// decides is left alone: that is taking its place in the order of all.
     pub fn abandon(&self) -> Duty {
-        let given_up = |word: u64| (word & ABANDONED == 0).then_some(word | ENDING | ABANDONED);
+        let taken = if mutant!("kill-meets-commit") { ABANDONED } else { ABANDONED | DECIDING };
+        let given_up = |word: u64| (word & taken == 0).then_some(word | ENDING | ABANDONED);
         match self.update(given_up) {
+            Ok(word) => self.after(word),
+            Err(_) => Duty::Nothing,
+        }
+    }
+
+    /// The commit goes on to where it cannot be stopped any more; `false` if somebody has given the
+    /// transaction up.
+    pub fn decide(&self) -> bool {
+        let stands = |word: u64| word & ABANDONED == 0 || mutant!("killed-commit-goes-on");
+        self.update(|word| stands(word).then_some(word | DECIDING)).is_ok()
+    }
+
+    /// The commit gives its transaction up, however far it has come.
+    pub fn give_up(&self) -> Duty {
+        match self.update(|word| Some((word & !DECIDING) | ENDING | ABANDONED)) {
             Ok(word) => self.after(word),
             Err(_) => Duty::Nothing,
         }
@@ -220,5 +240,23 @@ mod tests {
         assert!(gate.end());
         assert_eq!(gate.wound(), Duty::Nothing);
         assert_eq!(gate.abandon(), Duty::RollBack);
+    }
+
+    #[test]
+    fn nobody_rolls_back_what_is_being_decided_but_its_own_commit() {
+        let gate = Gate::default();
+        assert!(gate.end() && gate.decide());
+        assert_eq!(gate.abandon(), Duty::Nothing);
+        assert_eq!(gate.give_up(), Duty::RollBack);
+        assert_eq!((gate.give_up(), gate.abandon()), (Duty::Nothing, Duty::Nothing));
+    }
+
+    #[test]
+    fn a_commit_does_not_decide_what_was_given_up() {
+        let gate = Gate::default();
+        assert!(gate.end());
+        assert_eq!(gate.abandon(), Duty::RollBack);
+        assert!(!gate.decide());
+        assert_eq!(gate.give_up(), Duty::Nothing);
     }
 }

@@ -50,6 +50,24 @@ fn poll_inside<T, F: Future<Output = Result<T>>>(
     polled
 }
 
+impl TxnInner {
+    /// From here on nobody else can roll it back: its commit has waited for all that it waits for.
+    ///
+    /// # Errors
+    /// It was rolled back meanwhile.
+    pub fn decides(&self) -> Result<()> {
+        if self.gate.decide() { Ok(()) } else { Err(self.ended_error()) }
+    }
+
+    /// Rolls back a transaction whose commit has failed.
+    pub(super) fn give_up(&self) {
+        self.perform(self.gate.give_up());
+        // If somebody else had rolled it back, its commit may have made a lock owner after that.
+        let owner = self.body().owner.take();
+        self.release(owner, &[]);
+    }
+}
+
 /// Leaves the gate when dropped.
 pub(crate) struct LeaveOnDrop<'t>(pub(super) &'t TxnInner);
 
@@ -65,5 +83,14 @@ pub(crate) struct RollbackOnDrop<'t>(pub &'t TxnInner);
 impl Drop for RollbackOnDrop<'_> {
     fn drop(&mut self) {
         self.0.roll_back();
+    }
+}
+
+/// Gives a transaction up whose commit has failed, however far that had come, unless it is forgotten.
+pub(crate) struct GiveUpOnDrop<'t>(pub &'t TxnInner);
+
+impl Drop for GiveUpOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
     }
 }

@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use isolde_locks::{Acquire, LockError, LockMark, OnWound, Owner, OwnerSpec, Purpose, WaitPolicy};
-use isolde_mvcc::{Exposure, Status, View};
+use isolde_mvcc::{Exposure, Status, View, let_go};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak};
 use isolde_types::{Isolation, Key, LockMode, Mode, Span, Ts, TxnId, mutant};
@@ -96,7 +96,7 @@ pub(crate) struct TxnInner {
     /// The newest commit that a read outside the snapshot has shown.
     pub seen: AtomicU64,
     access: Access,
-    gate: Gate,
+    pub(super) gate: Gate,
     id: AtomicU64,
     age: Option<u64>,
     read_ts: AtomicU64,
@@ -146,6 +146,12 @@ impl TxnInner {
         let place = core.registry.enter(Arc::downgrade(&txn));
         txn.place.set(place);
         core.tap.begin(&txn);
+        // Whoever closes looks for the active ones after it has said so: one of the two sees the other.
+        if core.closed.load(Ordering::Acquire) {
+            txn.roll_back();
+            txn.deregister(|counts| counts.rolled_back += 1);
+            return Err(Error::Closed);
+        }
         Ok(txn)
     }
 
@@ -249,7 +255,7 @@ impl TxnInner {
         self.perform(self.gate.leave());
     }
 
-    fn perform(&self, duty: Duty) {
+    pub(super) fn perform(&self, duty: Duty) {
         if duty == Duty::RollBack {
             self.clean_up();
             // A commit that waits for those inside: they gave the transaction up.
@@ -311,7 +317,7 @@ impl TxnInner {
         self.retryable.lock().take()
     }
 
-    fn ended_error(&self) -> Error {
+    pub(super) fn ended_error(&self) -> Error {
         match self.ended_by.load(Ordering::Acquire) {
             // Too late: it was ending by itself.
             _ if !self.gate.is_wounded() => Error::TransactionEnded,
@@ -343,23 +349,25 @@ impl TxnInner {
 
     /// Undoes everything: versions, then locks, then the view (I8). Runs once, with nobody inside.
     fn clean_up(&self) {
-        let (owner, placeholders) = {
+        let (owner, placeholders, writes) = {
             let mut body = self.body.lock();
-            self.withdraw_all(&mut body);
+            let writes = self.withdraw_all(&mut body);
             body.view = None;
             body.marks_view = None;
             body.savepoints.clear();
-            (body.owner.clone(), std::mem::take(&mut body.placeholders))
+            (body.owner.take(), std::mem::take(&mut body.placeholders), writes)
         };
         if !mutant!("drop-keeps-locks") {
             self.release(owner, &placeholders);
         }
         self.core.tap.abort(self);
         self.deregister(|counts| counts.rolled_back += 1);
+        let_go(writes);
     }
 
-    /// Takes this transaction's in-flight versions out of their records.
-    pub fn withdraw_all(&self, body: &mut Body) {
+    /// Takes this transaction's in-flight versions out of their records; gives what it wrote, to be dropped
+    /// under no latch.
+    fn withdraw_all(&self, body: &mut Body) -> WriteSet {
         let status = body.status.take();
         if let Some(status) = &status {
             status.abort();
@@ -371,7 +379,7 @@ impl TxnInner {
             }
             placeholders.push(record.clone());
         }
-        body.writes = WriteSet::default();
+        std::mem::take(&mut body.writes)
     }
 
     /// Gives all locks back, and leaves records that nobody needs to the collector.
@@ -534,6 +542,15 @@ impl TxnInner {
         let mut body = self.body();
         let register = || self.core.view();
         body.marks_view.get_or_insert_with(register).ts()
+    }
+}
+
+impl Drop for TxnInner {
+    fn drop(&mut self) {
+        let writes = &mut self.body.get_mut().writes;
+        if !writes.is_empty() {
+            let_go(std::mem::take(writes));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use isolde_locks::Purpose;
-use isolde_mvcc::{Packed, ReadAt};
+use isolde_mvcc::{Packed, ReadAt, let_go};
 use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::Ordering;
 use isolde_types::{Key, LockMode, Span, Ts, mutant};
@@ -140,7 +140,10 @@ impl TxnInner {
             WriteTiming::AtCommit => {
                 let mut body = self.body();
                 let pending = body.writes.combined(key, change, self.core.config.redact)?;
-                self.put(&mut body, Packed::copy(key).into_bytes(), pending, None).map(|_| ())
+                let (_, displaced) = self.put(&mut body, Packed::copy(key).into_bytes(), pending, None)?;
+                drop(body);
+                let_go(displaced);
+                Ok(())
             }
         }
     }
@@ -166,13 +169,22 @@ impl TxnInner {
         let base = record.0.read(ReadAt::Newest, Some(&status)).value;
         let value = pending.resolve(record.0.key(), base.as_deref(), redact)?;
         self.core.check_value(value.as_deref().unwrap_or_default())?;
-        let seq = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()))?;
+        let (seq, displaced) = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()))?;
         record.0.install(&status, seq, value);
+        drop(body);
+        let_go(displaced);
         Ok(())
     }
 
-    /// Enters a change into the write set, under the limit on its size.
-    fn put(&self, body: &mut Body, key: Key, pending: Pending, record: Option<RecordRef>) -> Result<u32> {
+    /// Enters a change into the write set, under the limit on its size; gives its number, and what it has
+    /// displaced.
+    fn put(
+        &self,
+        body: &mut Body,
+        key: Key,
+        pending: Pending,
+        record: Option<RecordRef>,
+    ) -> Result<(u32, Option<Write>)> {
         let size = body.writes.bytes() + key.len() + pending.size();
         within("write set", size, self.core.config.limits.write_set_bytes, "max_write_set_bytes")?;
         body.next_seq += 1;
@@ -182,8 +194,7 @@ impl TxnInner {
             Pending::Blind(_) => None,
         };
         self.core.tap.write(self, &key, seq, value, pending.is_blind());
-        body.writes.set(key, Write { pending, seq, record });
-        Ok(seq)
+        Ok((seq, body.writes.set(key, Write { pending, seq, record })))
     }
 
     // --- spans --------------------------------------------------------------------------------
@@ -250,7 +261,7 @@ impl TxnInner {
         body.savepoints.truncate(at + 1);
         let SavepointEntry { undo, seq, ref locks, .. } = body.savepoints[at];
         let locks = locks.clone();
-        self.undo(&mut body, undo)?;
+        let gone = self.undo(&mut body, undo)?;
         // Under the latch: no write of this transaction may stand in a record whose lock is given back.
         let given_back = owner.zip(locks).map(|(owner, mark)| self.core.locks.undo_to(&owner, &mark));
         self.returns.fetch_add(1, Ordering::Release);
@@ -259,6 +270,7 @@ impl TxnInner {
         if let Some(given_back) = given_back {
             given_back.wake();
         }
+        let_go(gone);
         Ok(())
     }
 
@@ -273,7 +285,7 @@ impl TxnInner {
     }
 
     /// Takes back every change since `mark`, in the write set and in the records.
-    fn undo(&self, body: &mut Body, mark: usize) -> Result<()> {
+    fn undo(&self, body: &mut Body, mark: usize) -> Result<Vec<Write>> {
         let status = match self.policy.writes {
             WriteTiming::AtOnce => Some(self.status(body)),
             WriteTiming::AtCommit => None,
@@ -281,7 +293,7 @@ impl TxnInner {
         let redact = self.core.config.redact;
         let Body { writes, placeholders, .. } = body;
         let mut failed = None;
-        writes.rollback_to(mark, |key, after, before| {
+        let gone = writes.rollback_to(mark, |key, after, before| {
             let (Some(status), Some(record)) = (&status, &after.record) else { return };
             match before {
                 None => {
@@ -297,7 +309,7 @@ impl TxnInner {
                 }
             }
         });
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(gone), Err)
     }
 }
 

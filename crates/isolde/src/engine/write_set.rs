@@ -190,8 +190,8 @@ impl WriteSet {
         }
     }
 
-    /// Sets what the key is to become.
-    pub fn set(&mut self, key: Key, write: Write) {
+    /// Sets what the key is to become; gives what it was to become before, to be dropped under no latch.
+    pub fn set(&mut self, key: Key, write: Write) -> Option<Write> {
         self.bytes += key.len() + write.pending.size();
         let undo_key = self.keep_undo.then(|| key.clone());
         let key_len = key.len();
@@ -199,9 +199,9 @@ impl WriteSet {
         if let Some(before) = &before {
             self.bytes -= key_len + before.pending.size();
         }
-        if let Some(key) = undo_key {
-            self.undo.push(Undo { key, before });
-        }
+        let Some(key) = undo_key else { return before };
+        self.undo.push(Undo { key, before });
+        None
     }
 
     /// A place to return to.
@@ -210,8 +210,10 @@ impl WriteSet {
         self.undo.len()
     }
 
-    /// Undoes all changes since the mark, newest first; tells each key's write before and after.
-    pub fn rollback_to(&mut self, mark: usize, mut undone: impl FnMut(&Key, &Write, Option<&Write>)) {
+    /// Undoes all changes since the mark, newest first; tells each key's write before and after. Gives those
+    /// that are gone, to be dropped under no latch.
+    pub fn rollback_to(&mut self, mark: usize, mut undone: impl FnMut(&Key, &Write, Option<&Write>)) -> Vec<Write> {
+        let mut gone = Vec::new();
         for Undo { key, before } in self.undo.drain(mark..).rev() {
             let after = match before {
                 Some(before) => {
@@ -223,8 +225,10 @@ impl WriteSet {
             if let Some(after) = after {
                 self.bytes -= key.len() + after.pending.size();
                 undone(&key, &after, self.writes.get(&key));
+                gone.push(after);
             }
         }
+        gone
     }
 }
 
@@ -241,13 +245,13 @@ mod tests {
         let mut writes = WriteSet::default();
         let add = |n| Pending::Blind(vec![BlindOp::Increment(n)]);
         let first = writes.combined(b"n", add(2), Redact::Show).unwrap();
-        writes.set("n".into(), Write { pending: first, seq: 1, record: None });
+        let _ = writes.set("n".into(), Write { pending: first, seq: 1, record: None });
         let both = writes.combined(b"n", add(3), Redact::Show).unwrap();
         let base = 10_i64.to_be_bytes();
         let value = both.resolve(&"n".into(), Some(&base), Redact::Show).unwrap();
         assert_eq!(value.as_deref(), Some(&15_i64.to_be_bytes()[..]));
 
-        writes.set("m".into(), Write { pending: Pending::Value(None), seq: 2, record: None });
+        let _ = writes.set("m".into(), Write { pending: Pending::Value(None), seq: 2, record: None });
         let over_delete = writes.combined(b"m", add(7), Redact::Show).unwrap();
         assert!(matches!(over_delete, Pending::Value(Some(v)) if v[..] == 7_i64.to_be_bytes()));
     }
@@ -255,12 +259,13 @@ mod tests {
     #[test]
     fn a_rollback_restores_what_was_and_the_byte_count() {
         let mut writes = WriteSet::default();
-        writes.set("a".into(), put("1", 1));
+        let _ = writes.set("a".into(), put("1", 1));
         let (bytes, mark) = (writes.bytes(), writes.mark());
-        writes.set("a".into(), put("22", 2));
-        writes.set("b".into(), put("333", 3));
+        let _ = writes.set("a".into(), put("22", 2));
+        let _ = writes.set("b".into(), put("333", 3));
         let mut undone = Vec::new();
-        writes.rollback_to(mark, |key, after, before| undone.push((key.clone(), after.seq, before.map(|w| w.seq))));
+        let _ =
+            writes.rollback_to(mark, |key, after, before| undone.push((key.clone(), after.seq, before.map(|w| w.seq))));
         assert_eq!(undone, [("b".into(), 3, None), ("a".into(), 2, Some(1))]);
         assert_eq!(writes.bytes(), bytes);
         assert_eq!(writes.len(), 1);
