@@ -49,6 +49,7 @@ mod db;
 mod engine;
 mod error;
 mod isolation;
+mod nested;
 #[cfg(feature = "record")]
 mod recorder;
 mod retry;
@@ -70,7 +71,10 @@ pub use error::{
     BadRow, Conflict, ConflictKind, Deadlock, Error, ErrorKind, KeyText, LockWait, MergeError, Result,
     RetriesExhausted, RowPart, StorageError, TooLarge, TxnSummary, Wound,
 };
-pub use isolde_locks::{DeadlockReport, Deadlocks, LockView, Victim, WaitsForView};
+pub use isolde_locks::table::Target as LockTarget;
+pub use isolde_locks::{
+    Blocker, DeadlockReport, Deadlocks, Edge, EdgeKind, LockRow, LockStats, LockView, Victim, WaitsForView,
+};
 pub use isolde_types::{
     Anomaly, Clock, Guarantees, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, Span, SystemClock, Ts, TxnId,
     prefix,
