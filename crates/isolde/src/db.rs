@@ -1,6 +1,5 @@
 //! The database handle: one-liners, bodies with retry, and a look inside.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 
@@ -21,6 +20,7 @@ use crate::engine::wait::{Patience, Wait, block_on};
 use crate::engine::write::Cas;
 use crate::engine::{Begin, Core};
 use crate::error::{Error, Result};
+use crate::nested::{self, InBody};
 use crate::retry::{Attempts, pause};
 use crate::stats::{Stats, TxnInfo};
 use crate::trace;
@@ -124,7 +124,7 @@ impl Db {
             };
             let inner = Arc::clone(txn.inner());
             let outcome = {
-                let _inside = InBody::of(&self.core);
+                let _inside = InBody::of(&inner);
                 body(&txn)
             };
             let error = match outcome {
@@ -134,7 +134,9 @@ impl Db {
                 },
                 Err(own) => {
                     txn.rollback();
-                    match inner.take_retryable() {
+                    // A wait for its own thread was retryable to whoever counted it as a timeout.
+                    let hopeless = nested::take_waited_for_itself();
+                    match inner.take_retryable().filter(|_| !hopeless) {
                         Some(retryable) => retryable,
                         None => {
                             // What was read decided this result: it must be hard before it is given away.
@@ -445,32 +447,3 @@ const _: () = {
     const fn sent<T: Send + Sync>() {}
     sent::<Commit>();
 };
-
-thread_local! {
-    /// The databases of the bodies that this thread is inside of.
-    static BODIES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// This thread is inside a body of a database, until dropped.
-struct InBody;
-
-impl InBody {
-    fn of(core: &Arc<Core>) -> InBody {
-        BODIES.with(|bodies| bodies.borrow_mut().push(address(core)));
-        InBody
-    }
-
-    fn is_inside(core: &Arc<Core>) -> bool {
-        BODIES.with(|bodies| bodies.borrow().contains(&address(core)))
-    }
-}
-
-impl Drop for InBody {
-    fn drop(&mut self) {
-        BODIES.with(|bodies| bodies.borrow_mut().pop());
-    }
-}
-
-fn address(core: &Arc<Core>) -> usize {
-    Arc::as_ptr(core).addr()
-}

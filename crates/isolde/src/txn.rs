@@ -2,6 +2,7 @@
 
 mod rows;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +14,10 @@ use crate::engine::TxnInner;
 use crate::engine::commit::Commit;
 use crate::engine::read::Intent;
 use crate::engine::scan::ScanCore;
-use crate::engine::wait::{Patience, Wait, block_on};
+use crate::engine::wait::{Patience, Wait, block_on_unless};
 use crate::engine::write::{Cas, Savepoint};
 use crate::error::{Redact, Result};
+use crate::nested;
 pub use rows::{Keys, Scan};
 
 /// A transaction.
@@ -318,7 +320,7 @@ impl Txn {
     pub fn commit(self) -> Result<Commit> {
         let inner = Arc::clone(&self.inner);
         let wait = Wait::new(Patience::Default);
-        block_on(&*inner.core.config.clock, inner.lock_timeout, &wait, inner.commit(&wait))
+        block_on_locks(&inner, inner.lock_timeout, &wait, inner.commit(&wait))
     }
 
     /// Rolls back: as if it had never been. Never blocks.
@@ -339,6 +341,22 @@ impl std::fmt::Debug for Txn {
     }
 }
 
+/// Runs what may wait for locks to its end on this thread; not if it would wait for this thread.
+fn block_on_locks<T>(
+    inner: &Arc<TxnInner>,
+    timeout: Option<Duration>,
+    wait: &Wait,
+    operation: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let hopeless = Cell::new(false);
+    let look = || {
+        hopeless.set(nested::waits_for_own_body(inner));
+        hopeless.get()
+    };
+    let outcome = block_on_unless(&*inner.core.config.clock, timeout, wait, operation, look);
+    if hopeless.get() { outcome.map_err(nested::not_for_itself) } else { outcome }
+}
+
 impl Call<'_> {
     /// Runs one operation to its end on this thread.
     fn block<T>(self, wait: &Wait, operation: impl Future<Output = Result<T>>) -> Result<T> {
@@ -347,7 +365,7 @@ impl Call<'_> {
             Patience::AtMost(at_most) => Some(at_most),
             Patience::Default | Patience::NoWait => inner.lock_timeout,
         };
-        block_on(&*inner.core.config.clock, timeout, wait, inner.inside(operation).run())
+        block_on_locks(inner, timeout, wait, inner.inside(operation).run())
     }
 
     fn get_with(self, key: &[u8], intent: Intent) -> Result<Option<Bytes>> {
