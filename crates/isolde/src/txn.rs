@@ -91,11 +91,26 @@ impl Txn {
 
     /// The same transaction, for calls that do not wait for locks: where they would, they fail with
     /// [`Error::LockBusy`](crate::Error::LockBusy), and the transaction lives on.
+    ///
+    /// In optimistic mode no call waits; the locks that a commit takes are waited for as ever.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().mode(isolde::Mode::Pessimistic).open()?;
+    /// let (one, two) = (db.begin()?, db.begin()?);
+    /// one.put("k", "1")?;
+    /// let busy = two.nowait().put("k", "2").unwrap_err();
+    /// assert_eq!(busy.kind(), isolde::ErrorKind::LockBusy);
+    /// two.put("other", "2")?;
+    /// two.commit()?;
+    /// # Ok(()) }
+    /// ```
     pub fn nowait(&self) -> Call<'_> {
         Call { txn: self, patience: Patience::NoWait }
     }
 
-    /// The same transaction, for calls that wait for a lock at most this long.
+    /// The same transaction, for calls that wait for a lock at most this long: then they fail with
+    /// [`Error::LockTimeout`](crate::Error::LockTimeout), and the transaction lives on.
     pub fn timeout(&self, at_most: Duration) -> Call<'_> {
         Call { txn: self, patience: Patience::AtMost(at_most) }
     }
@@ -110,7 +125,18 @@ impl Txn {
 
     /// The value of a key.
     ///
-    /// *Blocks* for a Shared lock at repeatable read and serializable in pessimistic mode.
+    /// *Blocks* for a Shared lock at repeatable read and serializable in pessimistic mode. Of a durable database a
+    /// read-only transaction's first read may wait for a sync, behind a commit of a weaker durability.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("k", "v")?;
+    /// let t = db.begin()?;
+    /// assert_eq!(t.get("k")?.as_deref(), Some(&b"v"[..]));
+    /// assert_eq!(t.get("absent")?, None);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -123,6 +149,20 @@ impl Txn {
     /// Pessimistic: locks it (Update where reads lock, else Exclusive) and reads the newest committed
     /// value; *blocks* for the lock. Optimistic: marks the read, which is then certified at commit at
     /// any level. In a snapshot view, a commit newer than the snapshot is a conflict at once.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("stock", "3")?;
+    /// // Right at every level, because nobody can buy the same piece between the read and the write.
+    /// db.txn().isolation(isolde::Isolation::ReadCommitted).run(|t| {
+    ///     let stock = t.get_for_update("stock")?.unwrap_or_default();
+    ///     let left: u32 = std::str::from_utf8(&stock).unwrap_or("").parse().unwrap_or(0);
+    ///     t.put("stock", left.saturating_sub(1).to_string())
+    /// })?;
+    /// assert_eq!(db.get("stock")?.as_deref(), Some(&b"2"[..]));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for every operation; also `ReadOnly`.
@@ -142,7 +182,7 @@ impl Txn {
     /// The value of a key, neither locked nor certified: the level promises nothing for this read.
     ///
     /// What is given up: a decision that rests on it may rest on a value that changes before the
-    /// commit. Good for hints and displays. Never waits.
+    /// commit. Good for hints and displays. Never waits for a lock.
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -158,7 +198,17 @@ impl Txn {
         self.get(key).map(|value| value.is_some())
     }
 
-    /// The values of several keys, in their order. At read committed they come from one view.
+    /// The values of several keys, in their order. At read committed they come from one view. *Blocks* as
+    /// [`get`](Txn::get) does.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("a", "1")?;
+    /// let values = db.begin()?.multi_get(&["a", "b"])?;
+    /// assert_eq!(values, [Some("1".into()), None]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -188,7 +238,8 @@ impl Txn {
         Scan::new(ScanCore::new(&self.inner, span.into_span()), Patience::Default)
     }
 
-    /// The first row of a span.
+    /// The first row of a span. *Blocks* as [`scan`](Txn::scan) does; what it keeps to the end is what it
+    /// looked at, not the whole span.
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -196,7 +247,7 @@ impl Txn {
         self.scan(span).next().transpose()
     }
 
-    /// The last row of a span.
+    /// The last row of a span; otherwise as [`first`](Txn::first).
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -224,6 +275,18 @@ impl Txn {
 
     /// Sets a key that is absent: a read of its absence, kept like any read on which a write depends.
     ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// t.insert("user/7", "Ada")?;
+    /// assert_eq!(t.insert("user/7", "Bob").unwrap_err().kind(), isolde::ErrorKind::AlreadyExists);
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `AlreadyExists` if it is present, and the transaction lives on; otherwise as for
     /// [`put`](Txn::put).
@@ -246,6 +309,20 @@ impl Txn {
     /// It reads nothing, so two increments of one counter commute: in optimistic mode neither aborts
     /// the other. Reading the key in the same transaction makes it an ordinary read and write.
     ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let (one, two) = (db.begin()?, db.begin()?);
+    /// one.increment("hits", 1)?;
+    /// two.increment("hits", 1)?;
+    /// one.commit()?;
+    /// two.commit()?; // no conflict
+    /// assert_eq!(db.get("hits")?.as_deref(), Some(&2_i64.to_be_bytes()[..]));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `NotACounter`, `CounterOverflow`, here or at commit: where it is resolved. Otherwise as for
     /// [`put`](Txn::put).
@@ -254,7 +331,9 @@ impl Txn {
     }
 
     /// Merges an operand into a value with an operator that the builder registered. Blind, like
-    /// [`increment`](Txn::increment).
+    /// [`increment`](Txn::increment). See [`Builder::merge_operator`](crate::Builder::merge_operator) for an example.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
     ///
     /// # Errors
     /// `Merge` if the operator is not registered or refuses. Otherwise as for [`put`](Txn::put).
@@ -263,7 +342,20 @@ impl Txn {
     }
 
     /// Sets a key to `new` if its value is `expected`; `None` stands for absent. A lost race is a
-    /// value, not an error.
+    /// value, not an error. A certified read of the key at every level.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// use isolde::Cas;
+    /// let t = db.begin()?;
+    /// assert_eq!(t.compare_and_set("leader", None, Some(b"me"))?, Cas::Swapped);
+    /// assert_eq!(t.compare_and_set("leader", None, Some(b"you"))?, Cas::Current(Some("me".into())));
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for [`put`](Txn::put).
@@ -272,7 +364,19 @@ impl Txn {
     }
 
     /// Sets a key to what `update` makes of its value (`None`: absent, delete); gives the value
-    /// before.
+    /// before. A certified read of the key at every level. A panic in `update` changes nothing.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// let before = t.fetch_update("log", |old| Some([old.unwrap_or_default(), b"x"].concat().into()))?;
+    /// assert_eq!(before, None);
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for [`put`](Txn::put).
@@ -289,19 +393,47 @@ impl Txn {
     /// Pessimistic: locks it; *blocks*. Optimistic: marks it; it is certified at commit, and the mode
     /// does not matter.
     ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().mode(isolde::Mode::Pessimistic).open()?;
+    /// use isolde::{LockMode, prefix};
+    /// // A room is booked if nobody else has it: no key is there to be locked, so its span is.
+    /// let t = db.txn().isolation(isolde::Isolation::ReadCommitted).begin()?;
+    /// t.lock(prefix("room/7/"), LockMode::Exclusive)?;
+    /// if t.first(prefix("room/7/"))?.is_none() {
+    ///     t.put("room/7/monday", "Ada")?;
+    /// }
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As for every operation; also `ReadOnly`.
     pub fn lock(&self, span: impl KeyRange, mode: LockMode) -> Result<()> {
         self.call().lock(span, mode)
     }
 
-    /// A place in this transaction to return to.
+    /// A place in this transaction to return to: see [`rollback_to`](Txn::rollback_to).
     pub fn savepoint(&self) -> Savepoint {
         self.inner.savepoint()
     }
 
     /// Undoes the writes since the savepoint, and gives back the locks that they took. What was read
-    /// was seen: its locks, and its place in the read set, stay. Later savepoints are gone.
+    /// was seen: its locks, and its place in the read set, stay. Later savepoints are gone; this one can be
+    /// returned to again. Never waits for a lock.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// t.put("order", "lamp")?;
+    /// let before_gift = t.savepoint();
+    /// t.put("gift", "card")?;
+    /// t.rollback_to(before_gift)?;
+    /// t.commit()?;
+    /// assert_eq!((db.contains_key("order")?, db.contains_key("gift")?), (true, false));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `SavepointGone`; as for every operation.
@@ -313,10 +445,25 @@ impl Txn {
     /// Commits: all of its writes become visible at once, or none.
     ///
     /// *Blocks*, in optimistic mode, for Exclusive locks on the keys written; in either mode until
-    /// earlier commits that are being certified have finished.
+    /// earlier commits that are being certified have finished, and, of a durable database, until it is as hard
+    /// as its [`Durability`](crate::Durability) promises. The locks are given back before that.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// t.get("k")?;
+    /// db.put("k", "theirs")?;
+    /// t.put("k", "mine")?;
+    /// let lost = t.commit().unwrap_err();
+    /// assert!(lost.is_retryable(), "{lost:#}"); // `transact` and `run` begin again by themselves
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// Any: the transaction is rolled back then. `Conflict` and `Deadlock` are retryable.
+    /// `OutcomeUnknown`: of a durable database whose log failed meanwhile; the commit may be there after the next
+    /// open. After any other error it is not, and the transaction is rolled back; whether to run it again says
+    /// [`is_retryable`](crate::Error::is_retryable).
     pub fn commit(self) -> Result<Commit> {
         let inner = Arc::clone(&self.inner);
         let wait = Wait::new(Patience::Default);
