@@ -294,7 +294,7 @@ impl Builder {
     }
 
     /// How much memory versions, keys and indexes may take, in bytes; writes over it fail with
-    /// `MemoryLimit`. Default: no limit.
+    /// `MemoryLimit`. Deletes go through, so that there is a way back. Default: no limit.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.limits.memory_bytes = Some(bytes);
         self

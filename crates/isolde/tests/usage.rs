@@ -178,6 +178,24 @@ fn every_error_says_what_to_do() {
 }
 
 #[test]
+fn a_full_database_can_be_emptied() {
+    for mode in Mode::ALL {
+        let db = Db::builder().in_memory().memory_limit(100_000).mode(mode).open().unwrap();
+        let fill = |from: usize| (from..).find(|i| db.put(format!("{i:06}"), [0; 500]).is_err()).unwrap();
+        let full = fill(0);
+        for refused in [db.put("k", "v"), db.insert("k", "v"), db.increment("k", 1)] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::MemoryLimit);
+        }
+        db.delete("000000").unwrap();
+        db.compare_and_set("000001", Some(&[0; 500]), None).unwrap();
+        db.fetch_update("000002", |_| None).unwrap();
+        (3..full).for_each(|i| db.delete(format!("{i:06}")).unwrap());
+        assert!(fill(full) > full + full / 2, "{mode}: what was deleted is free again");
+        db.check().unwrap();
+    }
+}
+
+#[test]
 fn the_last_sixty_four_deadlocks_are_remembered() {
     let db = db();
     let begin = || db.txn().mode(Mode::Pessimistic).begin().unwrap();
