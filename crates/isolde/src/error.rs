@@ -228,7 +228,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::LockBusy(wait) => wait.asked == Asked::ByPolicy,
-            Error::LockTimeout(wait) => wait.asked != Asked::BySelf,
+            Error::LockTimeout(wait) => wait.asked != Asked::Nobody,
             Error::Conflict(_) | Error::Deadlock(_) | Error::Wounded(_) | Error::SnapshotTooOld { .. } => true,
             _ => false,
         }
@@ -279,7 +279,7 @@ impl Error {
             Error::Conflict(conflict) => conflict.line(f),
             Error::Deadlock(deadlock) => deadlock.line(f),
             Error::Wounded(w) => write!(f, "wounded (retryable): {} held what the older {} needs", w.me, w.by),
-            Error::LockTimeout(w) if w.asked == Asked::BySelf => {
+            Error::LockTimeout(w) if w.asked == Asked::Nobody => {
                 let (me, target, by) = (&w.me, &w.target, w.blocked_by());
                 write!(
                     f,

@@ -85,7 +85,7 @@ pub(crate) fn not_for_itself(error: Error) -> Error {
     match error {
         Error::LockTimeout(mut wait) => {
             WAITED_FOR_ITSELF.set(true);
-            wait.asked = Asked::BySelf;
+            wait.asked = Asked::Nobody;
             Error::LockTimeout(wait)
         }
         other => other,

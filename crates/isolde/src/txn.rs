@@ -48,7 +48,8 @@ pub struct Txn {
     inner: Arc<TxnInner>,
 }
 
-/// A transaction's operations with another patience: see [`Txn::nowait`] and [`Txn::timeout`].
+/// A transaction's operations with another patience: see [`Txn::nowait`] and [`Txn::timeout`]. A scan has
+/// methods of its own for that: [`Scan::nowait`] and [`Scan::timeout`].
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct Call<'t> {
@@ -213,8 +214,7 @@ impl Txn {
     /// # Errors
     /// As for every operation: see [`Txn`].
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
-        let (call, wait) = (self.call(), Wait::new(Patience::Default));
-        call.block(&wait, self.inner.multi_get(&wait, keys))
+        self.call().multi_get(keys)
     }
 
     /// The rows of a span, in key order, from either end.
@@ -526,6 +526,23 @@ impl Call<'_> {
     /// As there.
     pub fn get(self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.get_with(key.as_ref(), Intent::Plain)
+    }
+
+    /// See [`Txn::contains_key`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn contains_key(self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.get(key).map(|value| value.is_some())
+    }
+
+    /// See [`Txn::multi_get`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn multi_get<K: AsRef<[u8]>>(self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
+        let wait = Wait::new(self.patience);
+        self.block(&wait, self.txn.inner.multi_get(&wait, keys))
     }
 
     /// See [`Txn::get_for_update`].

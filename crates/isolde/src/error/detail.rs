@@ -297,8 +297,8 @@ pub struct Wound {
 pub(crate) enum Asked {
     ByCall,
     ByPolicy,
-    /// Nobody had to: the lock is held by a body that the asking thread is inside of.
-    BySelf,
+    /// There was no need to: the lock is held by a body that the asking thread is inside of.
+    Nobody,
 }
 
 /// A lock that was not granted, and who stood in the way.
@@ -338,7 +338,7 @@ impl LockWait {
             };
             write!(f, "\n  in the way: {who} {how} {}", blocker.mode.letter())?;
         }
-        if self.asked == Asked::BySelf {
+        if self.asked == Asked::Nobody {
             f.write_str(
                 "\n  what to do: inside a body use its transaction; a call of `db` there is a transaction of its own,",
             )?;
