@@ -6,11 +6,11 @@ use bytes::Bytes;
 use isolde_types::Key;
 use isolde_types::sync::Arc;
 
+use super::call::block_on_locks;
 use crate::engine::read::Intent;
 use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait, block_on};
 use crate::error::{Error, Result};
-use crate::txn::block_on_locks;
 
 /// The rows of a span: see [`Txn::scan`](crate::Txn::scan).
 ///
