@@ -64,8 +64,9 @@ pub struct UnknownName {
 impl std::fmt::Display for UnknownName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "there is no anomaly `{}`", self.word)?;
-        if let Some(suggestion) = self.suggestion {
-            write!(f, "; did you mean `{suggestion}`?")?;
+        match self.suggestion {
+            Some(suggestion) => write!(f, "; did you mean `{suggestion}`?")?,
+            None => f.write_str(";")?,
         }
         f.write_str(" `anomaly-suite list` names them all")
     }

@@ -49,6 +49,40 @@ fn a_durable_database_has_the_same_matrix() {
 }
 
 #[test]
+fn the_schedules_of_the_documentation_run() {
+    let doc = include_str!("../../docs/schedules.md");
+    let blocks: Vec<&str> = doc.split("```text\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let ran = suite_with(&["replay", "-", "--level", "snapshot"], block, &[]);
+        assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    }
+    // Every operation of the table is one, and none is missing.
+    let expected = suite_with(&["replay", "-"], "T1: nothing\n", &[]).err;
+    let named = expected.split("an operation: ").nth(1).unwrap();
+    for operation in named.split([',', ' ', '\n']).filter(|word| !word.is_empty() && *word != "or") {
+        assert!(doc.contains(&format!("`{operation}")), "docs/schedules.md does not say what `{operation}` does");
+    }
+}
+
+#[test]
+fn a_step_that_failed_is_told_with_its_reason() {
+    let ran = suite_with(&["replay", "-"], "T1: begin read-only\nT1: put x 1\n", &[]);
+    assert!(ran.out.contains("step 2, `T1: put x 1`, was refused: the transaction was begun read-only"), "{}", ran.out);
+    let sale = "init: x=1\nT1: get x\nT1: put x 0\nT2: get x\nT2: put x 0\n";
+    let ran = suite_with(&["replay", "-"], sale, &[]);
+    let words = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("What failed") && words.contains("changed it @"), "{}", ran.out);
+}
+
+#[test]
+fn the_line_at_the_end_of_the_matrix_names_what_was_run() {
+    let ran = suite(&["run", "--anomaly", "P4", "--level", "read-committed", "--mode", "optimistic"]);
+    assert!(ran.out.contains("show P4 --level read-committed --mode optimistic"), "{}", ran.out);
+    assert!(suite(&["show", "banana"]).err.contains("`banana`; `anomaly-suite list`"));
+}
+
+#[test]
 fn no_subcommand_means_run() {
     let (bare, run) = (suite(&[]), suite(&["run"]));
     assert_eq!((bare.code, run.code), (0, 0), "{}", bare.err);

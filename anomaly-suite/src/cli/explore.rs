@@ -1,10 +1,11 @@
 //! `anomaly-suite explore`.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use isolde_history::explore::{Invariant, Programs, Reduction, Resume};
 use isolde_history::schedule::Setting;
 use isolde_types::{Isolation, Mode};
@@ -102,8 +103,12 @@ fn settings(levels: &[Isolation], modes: &[Mode]) -> Vec<Setting> {
 }
 
 fn progress_bar(setting: Setting) -> ProgressBar {
-    let template = format!("{} {}: {{pos}} schedules, {{per_sec}}", setting.isolation, setting.mode);
+    let template = format!("{} {}: {{pos}} schedules, {{rate}} a second", setting.isolation, setting.mode);
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+        let _ = write!(text, "{:.0}", state.per_sec());
+    };
+    let style = style.with_key("rate", rate);
     ProgressBar::new_spinner().with_style(style)
 }
 

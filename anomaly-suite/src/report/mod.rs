@@ -86,7 +86,9 @@ impl Style {
 
     /// An edge of a cycle: `──rw x──▶`.
     pub(crate) fn edge(self, edge: &CycleEdge) -> String {
-        format!("{}{} {}{}", self.either("──", "--"), edge.kind, edge.key, self.either("──▶", "-->"))
+        // An edge of real time is about no key.
+        let space = if edge.key.is_empty() { "" } else { " " };
+        format!("{}{}{space}{}{}", self.either("──", "--"), edge.kind, edge.key, self.either("──▶", "-->"))
     }
 
     pub(crate) fn dot(self) -> &'static str {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use isolde_history::schedule::Schedule;
 
 use super::explain::row;
-use super::story::Story;
+use super::story::{Story, failures};
 use super::timeline::timeline;
 use super::{Style, Tone, pad, place, spoken, wrap};
 use crate::evidence::CycleEdge;
@@ -139,6 +139,9 @@ pub fn replayed(file: &str, schedule: &Schedule, trial: &Trial, style: Style) ->
     let story = Story::of(schedule, trial);
     let _ = writeln!(text, "\n{}", timeline(&story, style));
     text.push_str(&reasons(schedule, trial, &story, style));
+    if story.prevented.is_empty() {
+        section_lines(&mut text, "What failed", &failures(schedule, trial), style);
+    }
     if schedule.hunts.is_none() {
         let found = trial.evidence.shown.iter();
         found.for_each(|shown| text.push_str(&wrap(&format!("{}: {}", reported_code(shown.anomaly), shown.words), "")));

@@ -321,6 +321,12 @@ fn as_if(trial: &Trial) -> Option<String> {
     }
 }
 
+/// The steps that failed, in words.
+pub(super) fn failures(schedule: &Schedule, trial: &Trial) -> Vec<String> {
+    let steps = trial.replay.steps.iter().filter(|step| step.failure.is_some());
+    steps.filter_map(|step| hindered(schedule, step)).collect()
+}
+
 /// A step that waited or failed, in words.
 fn hindered(schedule: &Schedule, step: &StepReport) -> Option<String> {
     let name = format!("step {}, `{}: {}`,", step.n, schedule.txns[step.txn], step.action);

@@ -212,7 +212,11 @@ fn summary(report: &Report, hazards: Option<&Hazards>, style: Style) -> String {
     if let Some(setting) = example.or(report.settings.first()) {
         let (isolation, mode) = (setting.isolation, setting.mode);
         let db = of_database(report);
-        let _ = writeln!(text, "look closer: anomaly-suite show G2-item --level {isolation} --mode {mode}{db}");
+        // What was run, and of that what has most to show.
+        let ran = |id: &str| report.cells.iter().any(|cell| cell.entry.id == id);
+        let first = report.cells.first().map_or("G2-item", |cell| cell.entry.id);
+        let anomaly = if ran("G2-item") { "G2-item" } else { first };
+        let _ = writeln!(text, "look closer: anomaly-suite show {anomaly} --level {isolation} --mode {mode}{db}");
     }
     text
 }

@@ -51,3 +51,8 @@ fn main() -> isolde::Result<()> {
     println!("the last account is {:?}", t.table(ACCOUNTS).last(..)?);
     Ok(())
 }
+
+#[test]
+fn accounts_and_their_index_agree() {
+    main().unwrap();
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::thread;
@@ -110,7 +111,7 @@ impl Builder {
         self
     }
 
-    /// Keeps the database in this directory, which is made if it is not there.
+    /// Keeps the database in this directory, which is made if it is not there; the one above it is not.
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
         self.place = Some(Place::Path(path.as_ref().to_path_buf()));
         self
@@ -209,7 +210,16 @@ impl Builder {
         self
     }
 
-    /// How bodies are retried.
+    /// How bodies are retried. Default: 16 attempts, random pauses of up to 20 ms, pessimistic after three losses.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use isolde::{Db, RetryPolicy};
+    /// # fn main() -> isolde::Result<()> {
+    /// let patient = RetryPolicy::default().with_max_attempts(100).with_max_elapsed(Duration::from_secs(5));
+    /// let db = Db::builder().in_memory().retry(patient).open()?;
+    /// # db.close() }
+    /// ```
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
@@ -243,7 +253,17 @@ impl Builder {
         self
     }
 
-    /// Is told before a body runs again.
+    /// Is told before a body runs again: to count, or to log why. It runs on the body's thread, between two
+    /// attempts; a panic in it goes through to the caller.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder()
+    ///     .in_memory()
+    ///     .on_retry(|retry| eprintln!("{:?}, attempt {}: {:#}", retry.label, retry.attempt, retry.error))
+    ///     .open()?;
+    /// # db.close() }
+    /// ```
     pub fn on_retry(mut self, hook: impl Fn(&RetryEvent<'_>) + Send + Sync + 'static) -> Self {
         self.on_retry = Some(Arc::new(hook));
         self
@@ -274,7 +294,7 @@ impl Builder {
     }
 
     /// How much memory versions, keys and indexes may take, in bytes; writes over it fail with
-    /// `MemoryLimit`. Default: no limit.
+    /// `MemoryLimit`. Deletes go through, so that there is a way back. Default: no limit.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.limits.memory_bytes = Some(bytes);
         self
@@ -287,7 +307,9 @@ impl Builder {
         self
     }
 
-    /// Whether messages show a hash instead of the key. Default: keys are shown, escaped and cut.
+    /// Whether messages show a hash instead of the key: errors, in every form, and events of `tracing`. Default:
+    /// keys are shown, escaped and cut. [`Db::locks`], [`Db::waits_for`] and [`Db::recent_deadlocks`] are not
+    /// messages, and have the keys in clear.
     pub fn redact_keys(mut self, redact: bool) -> Self {
         self.redact = if redact { Redact::Hash } else { Redact::Show };
         self
@@ -333,7 +355,10 @@ impl Builder {
             Some(Place::Path(path)) => {
                 let open = RealFs::open(&path, true);
                 Arc::new(open.map_err(|source| StorageError::Io {
-                    doing: "opening",
+                    doing: match source.kind() {
+                        ErrorKind::NotFound => "making (the directory above it must be there)",
+                        _ => "opening",
+                    },
                     file: path.display().to_string().into(),
                     source: Arc::new(source),
                 })?)
@@ -359,6 +384,9 @@ impl Builder {
         let refuse = |why: &str| Err(Error::Config(why.into()));
         if self.place.is_none() {
             return refuse("say where: path(..), or in_memory()");
+        }
+        if matches!(&self.place, Some(Place::Path(path)) if path.as_os_str().is_empty()) {
+            return refuse("the path is empty: name a directory");
         }
         if self.log.segment_bytes < SMALLEST_SEGMENT || !self.log.segment_bytes.is_multiple_of(BLOCK) {
             return refuse("log_segment_bytes must be a multiple of 4096, and at least 65536");
@@ -485,12 +513,37 @@ impl<'d> TxnBuilder<'d> {
 
     /// Begins, runs `body`, commits, and retries on conflict.
     ///
+    /// The body's error type is its own; it needs `From<isolde::Error>`, so that `?` works.
+    ///
+    /// ```
+    /// # use isolde::{Db, Isolation};
+    /// #[derive(Debug)]
+    /// enum ShopError { SoldOut, Db(isolde::Error) }
+    /// impl From<isolde::Error> for ShopError {
+    ///     fn from(error: isolde::Error) -> Self { ShopError::Db(error) }
+    /// }
+    ///
+    /// fn buy(db: &Db) -> Result<(), ShopError> {
+    ///     db.txn().isolation(Isolation::RepeatableRead).label("buy").run(|t| {
+    ///         let stock = t.get("stock")?.ok_or(ShopError::SoldOut)?;
+    ///         t.put("sold", stock)?;
+    ///         t.delete("stock")?;
+    ///         Ok(())
+    ///     })
+    /// }
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = Db::builder().in_memory().open()?;
+    /// assert!(matches!(buy(&db), Err(ShopError::SoldOut)));
+    /// # db.close() }
+    /// ```
+    ///
     /// The body may run several times; what it does outside the transaction it does each time. An
     /// error rolls back. It is retried if the last thing that the transaction did was to fail with a
-    /// retryable error, or if the commit failed with one. A panic rolls back and goes on unwinding.
+    /// retryable error, or if the commit failed with one. A panic rolls back and goes on unwinding. For calls of
+    /// the database inside the body, and when it blocks, see [`Db::transact`].
     ///
     /// # Errors
-    /// The body's own error; `RetriesExhausted` when no attempt came through.
+    /// The body's own error; `RetriesExhausted` when no attempt came through; as [`Txn::commit`].
     pub fn run<T, E: From<Error>>(self, body: impl Fn(&Txn) -> Result<T, E>) -> Result<T, E> {
         self.db.run_body(self.begin, body)
     }

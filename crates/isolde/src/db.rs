@@ -1,6 +1,5 @@
 //! The database handle: one-liners, bodies with retry, and a look inside.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 
@@ -21,6 +20,7 @@ use crate::engine::wait::{Patience, Wait, block_on};
 use crate::engine::write::Cas;
 use crate::engine::{Begin, Core};
 use crate::error::{Error, Result};
+use crate::nested::{self, InBody};
 use crate::retry::{Attempts, pause};
 use crate::stats::{Stats, TxnInfo};
 use crate::trace;
@@ -90,6 +90,9 @@ impl Db {
 
     /// Begins a transaction at the database's level and mode. Never waits.
     ///
+    /// By hand there is no retry: a conflict is an error of the commit, or of the call that met it. See
+    /// [`transact`](Db::transact) for the other way.
+    ///
     /// # Errors
     /// `Closed`.
     pub fn begin(&self) -> Result<Txn> {
@@ -99,8 +102,35 @@ impl Db {
     /// Begins, runs `body`, commits, and retries on conflict; see [`TxnBuilder::run`], which is the
     /// same for bodies with an error type of their own.
     ///
+    /// Inside the body use `t`. A call of the database there is a transaction of its own: it does not see what
+    /// `t` has written, stays when `t` rolls back, and one that needs a lock of `t` fails with `LockTimeout`, at
+    /// once and not to be retried.
+    ///
+    /// *Blocks* as the calls in it and [`Txn::commit`] do, and between attempts for the pauses of the
+    /// [`RetryPolicy`](crate::RetryPolicy).
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let left = db.transact(|t| {
+    ///     t.increment("alice", -3)?;
+    ///     t.increment("bob", 3)?;
+    ///     t.get("alice")
+    /// })?;
+    /// assert_eq!(left.as_deref(), Some(&(-3_i64).to_be_bytes()[..]));
+    ///
+    /// // An error of one's own rolls back, and is not retried.
+    /// let refused = db.transact(|t| {
+    ///     t.put("k", "v")?;
+    ///     Err::<(), _>(isolde::Error::abort("not today"))
+    /// });
+    /// assert_eq!(refused.unwrap_err().to_string(), "not today");
+    /// assert_eq!(db.get("k")?, None);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// The body's own error; `RetriesExhausted` when no attempt came through.
+    /// The body's own error; `RetriesExhausted` when no attempt came through; as [`Txn::commit`].
     pub fn transact<T>(&self, body: impl Fn(&Txn) -> Result<T>) -> Result<T> {
         self.txn().run(body)
     }
@@ -124,7 +154,7 @@ impl Db {
             };
             let inner = Arc::clone(txn.inner());
             let outcome = {
-                let _inside = InBody::of(&self.core);
+                let _inside = InBody::of(&inner);
                 body(&txn)
             };
             let error = match outcome {
@@ -134,7 +164,9 @@ impl Db {
                 },
                 Err(own) => {
                     txn.rollback();
-                    match inner.take_retryable() {
+                    // A wait for its own thread was retryable to whoever counted it as a timeout.
+                    let hopeless = nested::take_waited_for_itself();
+                    match inner.take_retryable().filter(|_| !hopeless) {
                         Some(retryable) => retryable,
                         None => {
                             // What was read decided this result: it must be hard before it is given away.
@@ -252,18 +284,18 @@ impl Db {
         self.transact(|t| t.fetch_update(key.as_ref(), &update))
     }
 
-    /// The first row of a span.
+    /// The first row of a span. Waits as [`get`](Db::get) does.
     ///
     /// # Errors
-    /// `Closed`.
+    /// As [`get`](Db::get).
     pub fn first(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
         self.snapshot()?.first(span)
     }
 
-    /// The last row of a span.
+    /// The last row of a span. Waits as [`get`](Db::get) does.
     ///
     /// # Errors
-    /// `Closed`.
+    /// As [`get`](Db::get).
     pub fn last(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
         self.snapshot()?.last(span)
     }
@@ -276,7 +308,19 @@ impl Db {
         self.transact(|t| batch.apply_to(t))
     }
 
-    /// A read-only transaction on the state that is visible now.
+    /// A read-only transaction on the state that is visible now: of a durable database, under `Sync` and
+    /// `Group`, on the state that is durable. It locks nothing and never aborts; as long as it is open, what it
+    /// sees stays in memory.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("k", "before")?;
+    /// let report = db.snapshot()?;
+    /// db.put("k", "after")?;
+    /// assert_eq!(report.get("k")?.as_deref(), Some(&b"before"[..]));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `Closed`.
@@ -287,6 +331,15 @@ impl Db {
     // --- looking inside ------------------------------------------------------------------------
 
     /// Figures about this database since it was opened.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("k", "v")?;
+    /// let stats = db.stats();
+    /// assert_eq!((stats.committed, stats.conflicts, stats.records), (1, 0, 1));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(&self.core)
@@ -306,31 +359,53 @@ impl Db {
         self.core.disk.as_ref().map(|disk| disk.log.stats())
     }
 
-    /// The active transactions, oldest first.
+    /// The active transactions, oldest first. [`kill`](Db::kill) ends one.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.txn().label("import").begin()?;
+    /// t.put("k", "v")?;
+    /// assert_eq!(db.transactions()[0].to_string(), "T1 serializable optimistic \"import\", 1 writes");
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn transactions(&self) -> Vec<TxnInfo> {
         TxnInfo::all(&self.core)
     }
 
-    /// Who holds and awaits which locks, at one instant: a table, JSON, or DOT.
+    /// Who holds and awaits which locks, at one instant: a table (`{}`), [JSON](LockView::to_json), or
+    /// [DOT](LockView::to_dot). Keys are in clear, also where messages redact them.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().mode(isolde::Mode::Pessimistic).open()?;
+    /// let t = db.txn().label("job").begin()?;
+    /// t.put("k", "v")?;
+    /// assert_eq!(db.locks().to_string(), "transaction  mode  target  state\nT1 \"job\"     X     \"k\"     held\n");
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn locks(&self) -> LockView {
         self.core.locks.locks()
     }
 
-    /// Who waits for whom, at one instant: a table, JSON, or DOT.
+    /// Who waits for whom, at one instant: a table (`{}`), [JSON](WaitsForView::to_json), or
+    /// [DOT](WaitsForView::to_dot). Keys are in clear, also where messages redact them. The example `inspect`
+    /// shows all of these.
     #[must_use]
     pub fn waits_for(&self) -> WaitsForView {
         self.core.locks.waits_for()
     }
 
-    /// The last 64 deadlocks, oldest first.
+    /// The last 64 deadlocks, oldest first; under [`Deadlocks::WaitDie`](crate::Deadlocks::WaitDie) the waits that were refused, too.
+    /// `{}` of one is a line, `{:#}` tells who waited for whom, and why. Keys are in clear.
     #[must_use]
     pub fn recent_deadlocks(&self) -> Vec<Arc<DeadlockReport>> {
         self.core.locks.recent_deadlocks()
     }
 
-    /// Drops every version and record that nobody can see.
+    /// Drops every version and record that nobody can see. Seldom needed: updates prune what they touch.
     ///
     /// An in-memory database collects on the side of commits; this does all of it now, in time
     /// proportional to the number of keys. Other calls go on meanwhile. What an open snapshot still
@@ -435,8 +510,20 @@ impl Db {
     }
 
     /// Rolls back an active transaction, whoever has it; `false` if there is none of that identity.
-    /// Its owner's next call fails with `TransactionEnded`; but a commit that waits for nothing any more, or only
-    /// for the log, is not stopped.
+    /// Its owner's next call, or the one that waits now, fails with `TransactionEnded`; but a commit that
+    /// waits for nothing any more, or only for the log, is not stopped.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().mode(isolde::Mode::Pessimistic).open()?;
+    /// let stuck = db.txn().label("forgotten").begin()?;
+    /// stuck.put("k", "v")?;
+    /// for info in db.transactions().iter().filter(|info| info.label.as_deref() == Some("forgotten")) {
+    ///     assert!(db.kill(info.id));
+    /// }
+    /// assert_eq!(stuck.commit().unwrap_err().kind(), isolde::ErrorKind::TransactionEnded);
+    /// # Ok(()) }
+    /// ```
     pub fn kill(&self, id: TxnId) -> bool {
         let found = self.core.registry.active().into_iter().find(|txn| txn.known_id() == Some(id));
         found.inspect(|txn| txn.roll_back()).is_some()
@@ -455,32 +542,3 @@ const _: () = {
     const fn sent<T: Send + Sync>() {}
     sent::<Commit>();
 };
-
-thread_local! {
-    /// The databases of the bodies that this thread is inside of.
-    static BODIES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// This thread is inside a body of a database, until dropped.
-struct InBody;
-
-impl InBody {
-    fn of(core: &Arc<Core>) -> InBody {
-        BODIES.with(|bodies| bodies.borrow_mut().push(address(core)));
-        InBody
-    }
-
-    fn is_inside(core: &Arc<Core>) -> bool {
-        BODIES.with(|bodies| bodies.borrow().contains(&address(core)))
-    }
-}
-
-impl Drop for InBody {
-    fn drop(&mut self) {
-        BODIES.with(|bodies| bodies.borrow_mut().pop());
-    }
-}
-
-fn address(core: &Arc<Core>) -> usize {
-    Arc::as_ptr(core).addr()
-}

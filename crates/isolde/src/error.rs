@@ -39,6 +39,9 @@ pub enum Error {
     Wounded(Box<Wound>),
     /// A lock was not granted in time. The transaction lives on: try the operation again, do
     /// something else, or roll back and retry.
+    ///
+    /// At once, and not retryable, where no time would help: a transaction inside another one's body
+    /// waits, on the same thread, for that body.
     LockTimeout(Box<LockWait>),
     /// A lock was held by somebody else and the call, or the database's policy, does not wait. The
     /// transaction lives on.
@@ -226,11 +229,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::LockBusy(wait) => wait.asked == Asked::ByPolicy,
-            Error::Conflict(_)
-            | Error::Deadlock(_)
-            | Error::Wounded(_)
-            | Error::LockTimeout(_)
-            | Error::SnapshotTooOld { .. } => true,
+            Error::LockTimeout(wait) => wait.asked != Asked::Nobody,
+            Error::Conflict(_) | Error::Deadlock(_) | Error::Wounded(_) | Error::SnapshotTooOld { .. } => true,
             _ => false,
         }
     }
@@ -278,15 +278,22 @@ impl Error {
     fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Conflict(conflict) => conflict.line(f),
-            Error::Deadlock(deadlock) => match deadlock.redact {
-                Redact::Show => write!(f, "deadlock (retryable): {}", deadlock.report),
-                Redact::Hash => f.write_str("deadlock (retryable): the transaction was chosen to give way"),
-            },
+            Error::Deadlock(deadlock) => deadlock.line(f),
             Error::Wounded(w) => write!(f, "wounded (retryable): {} held what the older {} needs", w.me, w.by),
+            Error::LockTimeout(w) if w.asked == Asked::Nobody => {
+                let (me, target, by) = (&w.me, &w.target, w.blocked_by());
+                write!(
+                    f,
+                    "lock not waited for: {me} wants {target}, held by {by}; this thread is inside a body that is in the way"
+                )
+            }
             Error::LockTimeout(w) => {
                 write!(f, "lock timeout (retryable): {} waited for {}, held by {}", w.me, w.target, w.blocked_by())
             }
-            Error::LockBusy(w) => write!(f, "lock busy: {} wants {}, held by {}", w.me, w.target, w.blocked_by()),
+            Error::LockBusy(w) => {
+                let retryable = if self.is_retryable() { " (retryable)" } else { "" };
+                write!(f, "lock busy{retryable}: {} wants {}, held by {}", w.me, w.target, w.blocked_by())
+            }
             Error::SnapshotTooOld { limit } => {
                 write!(f, "snapshot too old (retryable): it was open for longer than {limit:?}")
             }
@@ -338,21 +345,43 @@ impl Error {
             Error::Wounded(_) => f.write_str(
                 "\n  what to do: retry (`transact` and `run` do so, and keep the age, so that a retry wins in the end)",
             ),
-            Error::LockTimeout(wait) | Error::LockBusy(wait) => {
-                for blocker in &wait.blockers {
-                    let who = TxnSummary { id: Some(blocker.txn), label: blocker.label.clone() };
-                    write!(f, "\n  in the way: {who}")?;
-                }
-                f.write_str("\n  what to do: try the operation again, or roll back and retry; ")?;
-                f.write_str("Db::locks and Db::waits_for show who holds what")
-            }
+            Error::LockTimeout(wait) | Error::LockBusy(wait) => wait.explain(f),
             Error::BadRow(row) => row.explain(f),
             Error::RetriesExhausted(end) => {
                 f.write_str("\n  the last error: ")?;
                 fmt::Display::fmt(&end.last, f)
             }
-            _ => Ok(()),
+            _ => self.remedy().map_or(Ok(()), |remedy| write!(f, "\n  what to do: {remedy}")),
         }
+    }
+
+    /// One thing to do, where it takes no more than words.
+    fn remedy(&self) -> Option<&'static str> {
+        Some(match self {
+            Error::SnapshotTooOld { .. } => {
+                "retry, in shorter transactions; or raise Builder::max_snapshot_age, at the price of memory"
+            }
+            Error::TransactionEnded => {
+                "begin a new transaction; an earlier error, Db::kill or Db::close has ended this one"
+            }
+            Error::AlreadyExists(_) => "`put` overwrites; `get` reads what is there. The transaction lives on",
+            Error::NotACounter(_) => "write counters as `i64::to_be_bytes`, or start the key anew",
+            Error::CounterOverflow(_) => "nothing was added; read the counter and decide",
+            Error::Merge(e) if e.reason.is_none() => "register it with Builder::merge_operator, at every open",
+            Error::Merge(_) => "nothing was merged; give it an operand that it takes",
+            Error::TooLarge(_) => "split it, or raise the limit that is named",
+            Error::MemoryLimit { .. } => {
+                "end snapshots that are open for long (Db::transactions), delete, or raise the limit; then retry"
+            }
+            Error::ReadOnly => "begin it without `read_only`; Db::snapshot is read-only, too",
+            Error::SavepointGone => "roll back to an earlier savepoint, or begin again",
+            Error::Closed => "open the database again; Db::close closes it for all handles",
+            Error::Poisoned(_) => "open it again; what was acknowledged is safe",
+            Error::OutcomeUnknown => {
+                "open it again and look whether the commit is there, for example by a key that only it writes"
+            }
+            _ => return None,
+        })
     }
 }
 

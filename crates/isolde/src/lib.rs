@@ -37,6 +37,21 @@
 //!
 //! What each level lets through, in each mode, is not for this page to claim: run `anomaly-suite`.
 //!
+//! # Three ways to run a transaction
+//!
+//! | | for | conflicts |
+//! | --- | --- | --- |
+//! | [`Db::put`], [`Db::get`], [`Db::increment`], .. | one operation | retried |
+//! | [`Db::transact`]; [`TxnBuilder::run`] with levels, labels and errors of one's own | nearly everything | the body is run again |
+//! | [`Db::begin`], [`TxnBuilder::begin`], then [`Txn::commit`] | control over each step | an error, for you to retry |
+//!
+//! The examples are small services: `bank`, `queue`, `inventory`, `on_call`, `inspect`, `tables`, `record`.
+//!
+//! # Errors
+//!
+//! One type, [`Error`]. [`Error::is_retryable`] says whether to run the whole transaction again,
+//! [`Error::kind`] what it is; `{}` is a line for the log, `{:#}` tells who, why, and what to do.
+//!
 //! # Blocking
 //!
 //! Reads are in memory. Locks are waited for, fairly, in the order of arrival, and a deadlock is found
@@ -50,6 +65,7 @@ mod engine;
 mod error;
 mod isolation;
 mod meter;
+mod nested;
 #[cfg(feature = "record")]
 mod recorder;
 mod retry;
@@ -71,7 +87,10 @@ pub use error::{
     BadRow, Conflict, ConflictKind, Deadlock, Error, ErrorKind, KeyText, LockWait, MergeError, Result,
     RetriesExhausted, RowPart, StorageError, TooLarge, TxnSummary, Wound,
 };
-pub use isolde_locks::{DeadlockReport, Deadlocks, LockView, Victim, WaitsForView};
+pub use isolde_locks::table::Target as LockTarget;
+pub use isolde_locks::{
+    Blocker, DeadlockReport, Deadlocks, Edge, EdgeKind, LockRow, LockStats, LockView, Victim, WaitsForView,
+};
 pub use isolde_types::{
     Anomaly, Clock, Guarantees, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, Span, SystemClock, Ts, TxnId,
     prefix,

@@ -154,7 +154,7 @@ impl Attempts {
             self.begin.isolation = escalated(self.begin.isolation);
         }
         let optimistic = self.begin.mode == Mode::Optimistic;
-        self.begin.lock_first = error.conflict().filter(|_| optimistic).map(|conflict| conflict.lost_on.clone());
+        self.begin.lock_first = error.conflict().filter(|_| optimistic).map(|conflict| conflict.lost_on.0.clone());
         escalate
     }
 }

@@ -1,11 +1,11 @@
 //! Transactions for people: the blocking API.
 
+mod call;
 mod rows;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use isolde_mvcc::Packed;
 use isolde_types::sync::Arc;
 use isolde_types::{Isolation, Key, KeyRange, LockMode, Mode, Ts, TxnId};
 
@@ -13,9 +13,11 @@ use crate::engine::TxnInner;
 use crate::engine::commit::Commit;
 use crate::engine::read::Intent;
 use crate::engine::scan::ScanCore;
-use crate::engine::wait::{Patience, Wait, block_on};
+use crate::engine::wait::{Patience, Wait};
 use crate::engine::write::{Cas, Savepoint};
 use crate::error::{Redact, Result};
+pub use call::Call;
+use call::block_on_locks;
 pub use rows::{Keys, Scan};
 
 /// A transaction.
@@ -44,14 +46,6 @@ pub use rows::{Keys, Scan};
 #[must_use = "a transaction that is dropped rolls back"]
 pub struct Txn {
     inner: Arc<TxnInner>,
-}
-
-/// A transaction's operations with another patience: see [`Txn::nowait`] and [`Txn::timeout`].
-#[derive(Clone, Copy)]
-#[must_use]
-pub struct Call<'t> {
-    txn: &'t Txn,
-    patience: Patience,
 }
 
 impl Txn {
@@ -89,11 +83,26 @@ impl Txn {
 
     /// The same transaction, for calls that do not wait for locks: where they would, they fail with
     /// [`Error::LockBusy`](crate::Error::LockBusy), and the transaction lives on.
+    ///
+    /// In optimistic mode no call waits; the locks that a commit takes are waited for as ever.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().mode(isolde::Mode::Pessimistic).open()?;
+    /// let (one, two) = (db.begin()?, db.begin()?);
+    /// one.put("k", "1")?;
+    /// let busy = two.nowait().put("k", "2").unwrap_err();
+    /// assert_eq!(busy.kind(), isolde::ErrorKind::LockBusy);
+    /// two.put("other", "2")?;
+    /// two.commit()?;
+    /// # Ok(()) }
+    /// ```
     pub fn nowait(&self) -> Call<'_> {
         Call { txn: self, patience: Patience::NoWait }
     }
 
-    /// The same transaction, for calls that wait for a lock at most this long.
+    /// The same transaction, for calls that wait for a lock at most this long: then they fail with
+    /// [`Error::LockTimeout`](crate::Error::LockTimeout), and the transaction lives on.
     pub fn timeout(&self, at_most: Duration) -> Call<'_> {
         Call { txn: self, patience: Patience::AtMost(at_most) }
     }
@@ -108,7 +117,18 @@ impl Txn {
 
     /// The value of a key.
     ///
-    /// *Blocks* for a Shared lock at repeatable read and serializable in pessimistic mode.
+    /// *Blocks* for a Shared lock at repeatable read and serializable in pessimistic mode. Of a durable database a
+    /// read-only transaction's first read may wait for a sync, behind a commit of a weaker durability.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("k", "v")?;
+    /// let t = db.begin()?;
+    /// assert_eq!(t.get("k")?.as_deref(), Some(&b"v"[..]));
+    /// assert_eq!(t.get("absent")?, None);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -121,6 +141,20 @@ impl Txn {
     /// Pessimistic: locks it (Update where reads lock, else Exclusive) and reads the newest committed
     /// value; *blocks* for the lock. Optimistic: marks the read, which is then certified at commit at
     /// any level. In a snapshot view, a commit newer than the snapshot is a conflict at once.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("stock", "3")?;
+    /// // Right at every level, because nobody can buy the same piece between the read and the write.
+    /// db.txn().isolation(isolde::Isolation::ReadCommitted).run(|t| {
+    ///     let stock = t.get_for_update("stock")?.unwrap_or_default();
+    ///     let left: u32 = std::str::from_utf8(&stock).unwrap_or("").parse().unwrap_or(0);
+    ///     t.put("stock", left.saturating_sub(1).to_string())
+    /// })?;
+    /// assert_eq!(db.get("stock")?.as_deref(), Some(&b"2"[..]));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for every operation; also `ReadOnly`.
@@ -140,7 +174,7 @@ impl Txn {
     /// The value of a key, neither locked nor certified: the level promises nothing for this read.
     ///
     /// What is given up: a decision that rests on it may rest on a value that changes before the
-    /// commit. Good for hints and displays. Never waits.
+    /// commit. Good for hints and displays. Never waits for a lock.
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -156,13 +190,22 @@ impl Txn {
         self.get(key).map(|value| value.is_some())
     }
 
-    /// The values of several keys, in their order. At read committed they come from one view.
+    /// The values of several keys, in their order. At read committed they come from one view. *Blocks* as
+    /// [`get`](Txn::get) does.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// db.put("a", "1")?;
+    /// let values = db.begin()?.multi_get(&["a", "b"])?;
+    /// assert_eq!(values, [Some("1".into()), None]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
-        let (call, wait) = (self.call(), Wait::new(Patience::Default));
-        call.block(&wait, self.inner.multi_get(&wait, keys))
+        self.call().multi_get(keys)
     }
 
     /// The rows of a span, in key order, from either end.
@@ -186,7 +229,8 @@ impl Txn {
         Scan::new(ScanCore::new(&self.inner, span.into_span()), Patience::Default)
     }
 
-    /// The first row of a span.
+    /// The first row of a span. *Blocks* as [`scan`](Txn::scan) does; what it keeps to the end is what it
+    /// looked at, not the whole span.
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -194,7 +238,7 @@ impl Txn {
         self.scan(span).next().transpose()
     }
 
-    /// The last row of a span.
+    /// The last row of a span; otherwise as [`first`](Txn::first).
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
@@ -222,6 +266,18 @@ impl Txn {
 
     /// Sets a key that is absent: a read of its absence, kept like any read on which a write depends.
     ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// t.insert("user/7", "Ada")?;
+    /// assert_eq!(t.insert("user/7", "Bob").unwrap_err().kind(), isolde::ErrorKind::AlreadyExists);
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `AlreadyExists` if it is present, and the transaction lives on; otherwise as for
     /// [`put`](Txn::put).
@@ -244,6 +300,20 @@ impl Txn {
     /// It reads nothing, so two increments of one counter commute: in optimistic mode neither aborts
     /// the other. Reading the key in the same transaction makes it an ordinary read and write.
     ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let (one, two) = (db.begin()?, db.begin()?);
+    /// one.increment("hits", 1)?;
+    /// two.increment("hits", 1)?;
+    /// one.commit()?;
+    /// two.commit()?; // no conflict
+    /// assert_eq!(db.get("hits")?.as_deref(), Some(&2_i64.to_be_bytes()[..]));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `NotACounter`, `CounterOverflow`, here or at commit: where it is resolved. Otherwise as for
     /// [`put`](Txn::put).
@@ -252,7 +322,9 @@ impl Txn {
     }
 
     /// Merges an operand into a value with an operator that the builder registered. Blind, like
-    /// [`increment`](Txn::increment).
+    /// [`increment`](Txn::increment). See [`Builder::merge_operator`](crate::Builder::merge_operator) for an example.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
     ///
     /// # Errors
     /// `Merge` if the operator is not registered or refuses. Otherwise as for [`put`](Txn::put).
@@ -261,7 +333,20 @@ impl Txn {
     }
 
     /// Sets a key to `new` if its value is `expected`; `None` stands for absent. A lost race is a
-    /// value, not an error.
+    /// value, not an error. A certified read of the key at every level.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// use isolde::Cas;
+    /// let t = db.begin()?;
+    /// assert_eq!(t.compare_and_set("leader", None, Some(b"me"))?, Cas::Swapped);
+    /// assert_eq!(t.compare_and_set("leader", None, Some(b"you"))?, Cas::Current(Some("me".into())));
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for [`put`](Txn::put).
@@ -270,7 +355,19 @@ impl Txn {
     }
 
     /// Sets a key to what `update` makes of its value (`None`: absent, delete); gives the value
-    /// before.
+    /// before. A certified read of the key at every level. A panic in `update` changes nothing.
+    ///
+    /// *Blocks* for an Exclusive lock in pessimistic mode.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// let before = t.fetch_update("log", |old| Some([old.unwrap_or_default(), b"x"].concat().into()))?;
+    /// assert_eq!(before, None);
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As for [`put`](Txn::put).
@@ -287,19 +384,47 @@ impl Txn {
     /// Pessimistic: locks it; *blocks*. Optimistic: marks it; it is certified at commit, and the mode
     /// does not matter.
     ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().mode(isolde::Mode::Pessimistic).open()?;
+    /// use isolde::{LockMode, prefix};
+    /// // A room is booked if nobody else has it: no key is there to be locked, so its span is.
+    /// let t = db.txn().isolation(isolde::Isolation::ReadCommitted).begin()?;
+    /// t.lock(prefix("room/7/"), LockMode::Exclusive)?;
+    /// if t.first(prefix("room/7/"))?.is_none() {
+    ///     t.put("room/7/monday", "Ada")?;
+    /// }
+    /// t.commit()?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As for every operation; also `ReadOnly`.
     pub fn lock(&self, span: impl KeyRange, mode: LockMode) -> Result<()> {
         self.call().lock(span, mode)
     }
 
-    /// A place in this transaction to return to.
+    /// A place in this transaction to return to: see [`rollback_to`](Txn::rollback_to).
     pub fn savepoint(&self) -> Savepoint {
         self.inner.savepoint()
     }
 
     /// Undoes the writes since the savepoint, and gives back the locks that they took. What was read
-    /// was seen: its locks, and its place in the read set, stay. Later savepoints are gone.
+    /// was seen: its locks, and its place in the read set, stay. Later savepoints are gone; this one can be
+    /// returned to again. Never waits for a lock.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// t.put("order", "lamp")?;
+    /// let before_gift = t.savepoint();
+    /// t.put("gift", "card")?;
+    /// t.rollback_to(before_gift)?;
+    /// t.commit()?;
+    /// assert_eq!((db.contains_key("order")?, db.contains_key("gift")?), (true, false));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `SavepointGone`; as for every operation.
@@ -311,14 +436,29 @@ impl Txn {
     /// Commits: all of its writes become visible at once, or none.
     ///
     /// *Blocks*, in optimistic mode, for Exclusive locks on the keys written; in either mode until
-    /// earlier commits that are being certified have finished.
+    /// earlier commits that are being certified have finished, and, of a durable database, until it is as hard
+    /// as its [`Durability`](crate::Durability) promises. The locks are given back before that.
+    ///
+    /// ```
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = isolde::Db::builder().in_memory().open()?;
+    /// let t = db.begin()?;
+    /// t.get("k")?;
+    /// db.put("k", "theirs")?;
+    /// t.put("k", "mine")?;
+    /// let lost = t.commit().unwrap_err();
+    /// assert!(lost.is_retryable(), "{lost:#}"); // `transact` and `run` begin again by themselves
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// Any: the transaction is rolled back then. `Conflict` and `Deadlock` are retryable.
+    /// `OutcomeUnknown`: of a durable database whose log failed meanwhile; the commit may be there after the next
+    /// open. After any other error it is not, and the transaction is rolled back; whether to run it again says
+    /// [`is_retryable`](crate::Error::is_retryable).
     pub fn commit(self) -> Result<Commit> {
         let inner = &self.inner;
         let wait = Wait::new(Patience::Default);
-        block_on(&*inner.core.config.clock, inner.lock_timeout, &wait, inner.commit(&wait))
+        block_on_locks(&inner, inner.lock_timeout, &wait, inner.commit(&wait))
     }
 
     /// Rolls back: as if it had never been. Never blocks.
@@ -336,137 +476,6 @@ impl Drop for Txn {
 impl std::fmt::Debug for Txn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Txn({}, {}, {})", self.id(), self.isolation(), self.mode())
-    }
-}
-
-impl Call<'_> {
-    /// Runs one operation to its end on this thread.
-    fn block<T>(self, wait: &Wait, operation: impl Future<Output = Result<T>>) -> Result<T> {
-        let inner = &self.txn.inner;
-        let timeout = match self.patience {
-            Patience::AtMost(at_most) => Some(at_most),
-            Patience::Default | Patience::NoWait => inner.lock_timeout,
-        };
-        block_on(&*inner.core.config.clock, timeout, wait, inner.inside(operation).run())
-    }
-
-    fn get_with(self, key: &[u8], intent: Intent) -> Result<Option<Bytes>> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.get(&wait, key, intent))
-    }
-
-    /// See [`Txn::get`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn get(self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.get_with(key.as_ref(), Intent::Plain)
-    }
-
-    /// See [`Txn::get_for_update`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn get_for_update(self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.get_with(key.as_ref(), Intent::Update)
-    }
-
-    /// See [`Txn::get_for_share`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn get_for_share(self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.get_with(key.as_ref(), Intent::Share)
-    }
-
-    /// See [`Txn::put`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn put(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.put_packed(key.as_ref(), Packed::copy(value.as_ref()))
-    }
-
-    fn put_packed(self, key: &[u8], value: Packed) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.write(&wait, key, Some(value)))
-    }
-
-    /// See [`Txn::put_bytes`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn put_bytes(self, key: impl AsRef<[u8]>, value: Bytes) -> Result<()> {
-        self.put_packed(key.as_ref(), value.into())
-    }
-
-    /// See [`Txn::insert`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn insert(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        let value = Packed::copy(value.as_ref());
-        self.block(&wait, self.txn.inner.insert(&wait, key.as_ref(), value))
-    }
-
-    /// See [`Txn::delete`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn delete(self, key: impl AsRef<[u8]>) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.write(&wait, key.as_ref(), None))
-    }
-
-    /// See [`Txn::increment`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn increment(self, key: impl AsRef<[u8]>, by: i64) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.increment(&wait, key.as_ref(), by))
-    }
-
-    /// See [`Txn::merge`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn merge(self, operator: &str, key: impl AsRef<[u8]>, operand: impl AsRef<[u8]>) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.merge(&wait, operator, key.as_ref(), operand.as_ref()))
-    }
-
-    /// See [`Txn::compare_and_set`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn compare_and_set(self, key: impl AsRef<[u8]>, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<Cas> {
-        let wait = Wait::new(self.patience);
-        let new = new.map(Packed::copy);
-        self.block(&wait, self.txn.inner.compare_and_set(&wait, key.as_ref(), expected, new))
-    }
-
-    /// See [`Txn::fetch_update`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn fetch_update(
-        self,
-        key: impl AsRef<[u8]>,
-        update: impl FnOnce(Option<&[u8]>) -> Option<Bytes>,
-    ) -> Result<Option<Bytes>> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.fetch_update(&wait, key.as_ref(), update))
-    }
-
-    /// See [`Txn::lock`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn lock(self, span: impl KeyRange, mode: LockMode) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.lock_whole_span(&wait, span.into_span(), mode))
     }
 }
 

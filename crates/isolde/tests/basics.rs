@@ -328,6 +328,9 @@ fn calls_that_do_not_wait_fail_at_once_and_the_transaction_lives_on() {
     let busy = t.nowait().get("k").unwrap_err();
     assert_eq!(busy.kind(), ErrorKind::LockBusy);
     assert!(!busy.is_retryable() && busy.to_string().contains("holder"), "{busy}");
+    assert_eq!(t.nowait().multi_get(&["j", "k"]).unwrap_err().kind(), ErrorKind::LockBusy);
+    assert_eq!(t.nowait().contains_key("k").unwrap_err().kind(), ErrorKind::LockBusy);
+    assert!(!t.nowait().contains_key("j").unwrap());
     assert_eq!(t.scan(..).for_update().nowait().next().map(|row| row.unwrap_err().kind()), Some(ErrorKind::LockBusy));
     let late = t.timeout(std::time::Duration::from_millis(1)).put("k", "y").unwrap_err();
     assert_eq!(late.kind(), ErrorKind::LockTimeout);

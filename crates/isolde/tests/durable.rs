@@ -258,3 +258,14 @@ fn opening_again_and_again_adds_no_files() {
     }
     assert!(files() <= before + 1, "{before} files, then {}", files());
 }
+
+#[test]
+fn a_path_that_leads_nowhere_is_refused_with_the_reason() {
+    let folder = folder();
+    let nowhere = Db::open(folder.path().join("not/there")).unwrap_err();
+    assert_eq!(nowhere.kind(), ErrorKind::Io);
+    assert!(nowhere.to_string().contains("the directory above it must be there"), "{nowhere}");
+    let empty = Db::open("").unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Config);
+    assert!(empty.to_string().contains("empty"), "{empty}");
+}

@@ -105,12 +105,23 @@ pub(crate) fn block_on<F: Future>(
     wait: &Wait,
     operation: F,
 ) -> F::Output {
+    block_on_unless(clock, timeout, wait, operation, || false)
+}
+
+/// The same; where a lock wait is hopeless, it is over before it begins.
+pub(crate) fn block_on_unless<F: Future>(
+    clock: &dyn Clock,
+    timeout: Option<Duration>,
+    wait: &Wait,
+    operation: F,
+    hopeless: impl Fn() -> bool,
+) -> F::Output {
     wait.parked.store(true, Ordering::Relaxed);
     let mut operation = std::pin::pin!(operation);
     let mut cx = Context::from_waker(Waker::noop());
     match operation.as_mut().poll(&mut cx) {
         Poll::Ready(output) => output,
-        Poll::Pending => park_until_ready(clock, timeout, wait, operation),
+        Poll::Pending => park_until_ready(clock, timeout, wait, operation, hopeless),
     }
 }
 
@@ -119,13 +130,21 @@ fn park_until_ready<F: Future>(
     timeout: Option<Duration>,
     wait: &Wait,
     mut operation: Pin<&mut F>,
+    hopeless: impl Fn() -> bool,
 ) -> F::Output {
     let parker = Arc::new(Parker { thread: thread::current(), notified: AtomicBool::new(false) });
     let waker = Waker::from(Arc::clone(&parker));
     let mut deadline = Deadline::default();
+    let mut looked_at = 0;
     loop {
         if let Poll::Ready(output) = operation.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
+        }
+        let lock_wait = wait.lock_waits.load(Ordering::Relaxed);
+        if wait.cause() == Some(Cause::Lock) && std::mem::replace(&mut looked_at, lock_wait) != lock_wait && hopeless()
+        {
+            wait.expire();
+            continue;
         }
         match deadline.remaining(clock, timeout, wait) {
             Some(Duration::ZERO) => wait.expire(),

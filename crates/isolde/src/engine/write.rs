@@ -67,6 +67,7 @@ impl TxnInner {
     /// Sets a key that must be absent: a read of its absence, and a write.
     pub async fn insert(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Packed) -> Result<()> {
         self.check_write(key)?;
+        self.core.check_memory()?;
         self.core.check_value(&value)?;
         match self.get_to_write(wait, key).await? {
             Some(_) => Err(Error::AlreadyExists(Box::new(KeyText::new(key, self.core.config.redact)))),
@@ -84,6 +85,7 @@ impl TxnInner {
     ) -> Result<Cas> {
         self.check_write(key)?;
         if let Some(new) = &new {
+            self.core.check_memory()?;
             self.core.check_value(new)?;
         }
         let current = self.get_to_write(wait, key).await?;
@@ -129,12 +131,15 @@ impl TxnInner {
     fn check_write(&self, key: &[u8]) -> Result<()> {
         self.refuse_read_only()?;
         self.writable()?;
-        self.core.check_key(key)?;
-        self.core.check_memory()
+        self.core.check_key(key)
     }
 
     async fn change(self: &Arc<Self>, wait: &Wait, key: &[u8], change: Pending) -> Result<()> {
         self.check_write(key)?;
+        // A delete frees memory: refused, a full database would stay full for ever.
+        if !matches!(change, Pending::Value(None)) {
+            self.core.check_memory()?;
+        }
         match self.policy.writes {
             WriteTiming::AtOnce => self.change_at_once(wait, key, change).await,
             WriteTiming::AtCommit => {

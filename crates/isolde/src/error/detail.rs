@@ -4,7 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use isolde_locks::{Blocker, DeadlockReport};
+use isolde_locks::table::Target;
+use isolde_locks::{Blocker, DeadlockReport, EdgeKind};
 use isolde_types::sync::Arc;
 use isolde_types::{Key, Span, Ts, TxnId, escape_key};
 
@@ -157,7 +158,17 @@ pub struct Conflict {
     /// When the other committed.
     pub latest_ts: Ts,
     /// The key itself: a retry locks it first.
-    pub(crate) lost_on: Key,
+    pub(crate) lost_on: Unshown,
+}
+
+/// A key for the library's own use. `{:?}` of an error, which `unwrap` prints, shows no more than `{}` does.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Unshown(pub Key);
+
+impl fmt::Debug for Unshown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 impl Conflict {
@@ -180,7 +191,7 @@ impl Conflict {
             span: span.map(|span| KeyText::span(span, redact)),
             read_ts,
             latest_ts,
-            lost_on: key.clone(),
+            lost_on: Unshown(key.clone()),
         }
     }
 
@@ -214,25 +225,61 @@ impl Conflict {
             ConflictKind::WrittenSinceSnapshot => ("writes", "ww", "lost-update"),
         };
         let what = self.span.as_ref().unwrap_or(key);
-        write!(f, "\n  {me} {mine} {what} as of {read_ts}")?;
+        match self.kind {
+            ConflictKind::WrittenSinceSnapshot => write!(f, "\n  {me} {mine} {what}, and its snapshot is {read_ts}")?,
+            _ => write!(f, "\n  {me} {mine} {what} as of {read_ts}")?,
+        }
         write!(f, "\n  {other} wrote {key} and committed {latest_ts}")?;
         match self.kind {
             ConflictKind::WrittenSinceSnapshot => write!(f, "   ({other} -{edge}-> {me}, though {me} did not see it)")?,
             _ => write!(f, "   ({me} -{edge}-> {other})")?,
         }
         f.write_str("\n  what to do: begin again and retry; `transact` and `run` do so by themselves")?;
-        write!(f, "\n  fewer conflicts: get_for_update({key}) in pessimistic mode, or a shorter transaction")?;
+        match &self.span {
+            Some(span) => write!(f, "\n  fewer conflicts: pessimistic mode, which locks {span}; or scan less")?,
+            None => {
+                write!(f, "\n  fewer conflicts: get_for_update({key}) in pessimistic mode, or a shorter transaction")?
+            }
+        }
         write!(f, "\n  help: anomaly-suite explain {topic}")
     }
 }
 
 /// A deadlock that this transaction was chosen to break.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Deadlock {
-    /// The cycle: who waited for whom, on what.
+    /// The cycle: who waited for whom, on what. Its keys are in clear, also where messages redact them.
     pub report: Arc<DeadlockReport>,
     pub(crate) redact: Redact,
+}
+
+impl Deadlock {
+    pub(super) fn line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("deadlock (retryable): ")?;
+        if self.redact == Redact::Show {
+            return write!(f, "{}", self.report);
+        }
+        for edge in &self.report.cycle {
+            let who = TxnSummary { id: Some(edge.waiter), label: edge.waiter_label.clone() };
+            let what = match &edge.target {
+                Target::Key(key) => KeyText::new(key, self.redact),
+                Target::Span(span) => KeyText::span(span, self.redact),
+            };
+            write!(f, "{who} waits for {} {what}, which {} has; ", edge.wants.letter(), edge.blocker.txn)?;
+        }
+        write!(f, "{} gives way", self.report.victim)
+    }
+}
+
+impl fmt::Debug for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut this = f.debug_struct("Deadlock");
+        match self.redact {
+            Redact::Show => this.field("report", &self.report).finish(),
+            Redact::Hash => this.field("victim", &self.report.victim).finish_non_exhaustive(),
+        }
+    }
 }
 
 /// An older transaction took what this one held.
@@ -250,6 +297,8 @@ pub struct Wound {
 pub(crate) enum Asked {
     ByCall,
     ByPolicy,
+    /// There was no need to: the lock is held by a body that the asking thread is inside of.
+    Nobody,
 }
 
 /// A lock that was not granted, and who stood in the way.
@@ -278,6 +327,25 @@ impl LockWait {
         let names: Vec<String> =
             self.blockers.iter().map(|b| TxnSummary { id: Some(b.txn), label: b.label.clone() }.to_string()).collect();
         if names.is_empty() { "somebody who has left by now".to_owned() } else { names.join(", ") }
+    }
+
+    pub(super) fn explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for blocker in &self.blockers {
+            let who = TxnSummary { id: Some(blocker.txn), label: blocker.label.clone() };
+            let how = match blocker.kind {
+                EdgeKind::Hard => "holds",
+                EdgeKind::Soft => "waits earlier for",
+            };
+            write!(f, "\n  in the way: {who} {how} {}", blocker.mode.letter())?;
+        }
+        if self.asked == Asked::Nobody {
+            f.write_str(
+                "\n  what to do: inside a body use its transaction; a call of `db` there is a transaction of its own,",
+            )?;
+            return f.write_str(" and waits for the body that it is in");
+        }
+        f.write_str("\n  what to do: try the operation again, or roll back and retry; ")?;
+        f.write_str("Db::locks and Db::waits_for show who holds what")
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// How the values of a [`Table`](crate::Table) are written as bytes.
 ///
 /// Implemented for `String`, `Vec<u8>`, `Bytes`, `bool`, `()`, and integers, which are big-endian, so that an
-/// `i64` is a counter; and, with the feature `json`, by [`Json`](crate::Json) for whatever serde knows. A codec
+/// `i64` is a counter; and, with the feature `json`, by `Json` for whatever serde knows. A codec
 /// of your own is a type, not a value:
 ///
 /// ```

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use isolde_types::Key;
 use isolde_types::sync::Arc;
 
+use super::call::block_on_locks;
 use crate::engine::read::Intent;
 use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait, block_on};
@@ -54,8 +55,23 @@ impl Scan {
 
     /// Leaves out rows that are locked by somebody else: for queues.
     ///
-    /// Refused (`Unsupported`) at repeatable read and serializable, where it would be unsound, and in
-    /// optimistic mode, where nothing is locked.
+    /// Refused (`Unsupported`) at repeatable read and serializable, where it would be unsound, in
+    /// optimistic mode, where nothing is locked, and without [`for_update`](Scan::for_update) or
+    /// [`for_share`](Scan::for_share).
+    ///
+    /// ```
+    /// # use isolde::{Db, Isolation, Mode, prefix};
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = Db::builder().in_memory().open()?;
+    /// db.put("job/1", "mail")?;
+    /// db.put("job/2", "bill")?;
+    /// let worker = || db.txn().isolation(Isolation::ReadCommitted).mode(Mode::Pessimistic).begin();
+    /// let (one, two) = (worker()?, worker()?);
+    /// let next = |t: &isolde::Txn| t.scan(prefix("job/")).for_update().skip_locked().next().transpose();
+    /// assert_eq!(next(&one)?.map(|(key, _)| key), Some("job/1".into()));
+    /// assert_eq!(next(&two)?.map(|(key, _)| key), Some("job/2".into()));
+    /// # Ok(()) }
+    /// ```
     pub fn skip_locked(mut self) -> Scan {
         self.core.on_locked = OnLocked::Skip;
         self
@@ -86,6 +102,11 @@ impl Scan {
                 self.done = true;
                 return Some(Err(error));
             }
+            if self.core.on_locked == OnLocked::Skip && self.core.intent == Intent::Plain {
+                self.done = true;
+                let why = "skip_locked on a scan that locks nothing: add for_update() or for_share()";
+                return Some(Err(Error::Unsupported(why)));
+            }
             self.core.decide(end);
         }
         if end == End::Front
@@ -101,7 +122,7 @@ impl Scan {
             Patience::Default | Patience::NoWait => txn.lock_timeout,
         };
         let operation = txn.inside(self.core.next(&wait, end)).run();
-        let row = block_on(&*txn.core.config.clock, timeout, &wait, operation);
+        let row = block_on_locks(&txn, timeout, &wait, operation);
         self.done = match &row {
             Ok(row) => row.is_none(),
             Err(error) => matches!(error, Error::TransactionEnded) || error.ends_transaction(),
