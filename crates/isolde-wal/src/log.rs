@@ -23,6 +23,7 @@
 //!
 //! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
 
+mod bells;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use isolde_types::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, Mutex, MutexGuard, thread as threads};
 use isolde_types::{Durable, LogBody, Places, Ts, mutant};
 
+use self::bells::{Bells, Parked, Turn};
 use self::parts::Counts;
 pub use self::parts::{LogStats, WriteBehind};
 pub use self::thread::Tending;
@@ -59,6 +61,7 @@ pub enum Hardness {
 /// See the module.
 pub struct Log {
     queue: Mutex<Queue>,
+    bells: Bells,
     /// Only the leader takes it.
     writer: Mutex<Writer>,
     segments: Arc<Segments>,
@@ -85,21 +88,38 @@ struct Queue {
     /// visible_ts when records were last given places.
     captured: Ts,
     leading: bool,
+    /// What everything up to is being written, and perhaps synced; zero while nobody does.
+    under_way: UnderWay,
+    /// Threads that wait.
+    parked: Parked,
     /// Somebody needs everything up to here synced.
     wanted_synced: Ts,
     /// Bytes are in the file and not synced.
     unsynced: u64,
+    /// Tasks that wait.
     waiters: BTreeMap<(Ts, u64), Waiter>,
     last_ticket: u64,
     /// The log's thread, once it runs.
     thread: Option<threads::Thread>,
 }
 
+/// The batch that is being written.
+#[derive(Clone, Copy, Default)]
+struct UnderWay {
+    captured: Ts,
+    syncs: bool,
+}
+
+impl UnderWay {
+    /// Whether its end is what such a one waits for.
+    fn covers(self, need: Need) -> bool {
+        need.ts <= self.captured && (self.syncs || need.hardness == Hardness::Written)
+    }
+}
+
 struct Waiter {
     waker: Waker,
     hardness: Hardness,
-    /// It is a parked thread, and leads when it is woken. A task may be dropped or not polled.
-    leads: bool,
 }
 
 /// What a caller asks to be hard, see [`Log::poll_hard`].
@@ -113,11 +133,11 @@ pub struct Need {
     pub company: Duration,
     /// The caller may write and sync on its own thread.
     pub may_lead: bool,
-    /// The caller is a thread that parks until it is woken, and calls again then.
+    /// The caller is a thread that has nothing else to do: it waits inside the call.
     pub is_parked: bool,
 }
 
-/// A place among those who wait for the log. Dropping it leaves the queue.
+/// A task's place among those who wait for the log. Dropping it leaves the queue.
 #[derive(Default)]
 pub struct HardWait {
     place: Option<(Arc<Log>, (Ts, u64))>,
@@ -144,6 +164,7 @@ impl Log {
         let queue = Queue { captured: ts, ..Queue::default() };
         Log {
             queue: Mutex::new(queue),
+            bells: Bells::default(),
             writer: Mutex::new(writer),
             segments,
             durable,
@@ -291,16 +312,17 @@ impl Log {
 
     /// Ready when everything up to `need.ts` is hard, or will never be.
     ///
-    /// A caller that may lead writes and syncs inside the call, if nobody does; else the task of `cx` is
-    /// woken when the batch is done.
+    /// A caller that may lead writes and syncs inside the call, if nobody does. Else a thread waits inside
+    /// the call until the batch is done, and a task, that of `cx`, is woken then.
     ///
     /// *Cancel safety*: dropping `wait` leaves the queue; what was placed is written all the same.
     ///
     /// # Errors
     /// `Poisoned`: it may be hard, or not, or be so after the next open.
     pub fn poll_hard(self: &Arc<Self>, need: Need, cx: &mut Context<'_>, wait: &mut HardWait) -> Poll<Result<()>> {
+        let mut waited = wait.place.is_some();
         loop {
-            let woken = wait.place.is_some() && mutant!("follower-acknowledged-by-any-sync");
+            let woken = waited && mutant!("follower-acknowledged-by-any-sync");
             if self.is_hard(need.ts, need.hardness) || woken {
                 return Poll::Ready(Ok(()));
             }
@@ -321,6 +343,11 @@ impl Log {
             if need.hardness == Hardness::Synced {
                 queue.wanted_synced = queue.wanted_synced.max(need.ts);
             }
+            if queue.leading && need.is_parked {
+                self.wait_parked(queue, need);
+                waited = true;
+                continue;
+            }
             if queue.leading {
                 let replaced = self.enqueue(&mut queue, need, waker, wait);
                 drop(queue);
@@ -340,6 +367,19 @@ impl Log {
         }
     }
 
+    /// Parks until the batch is done that such a one waits for; if nobody is to lead it, leads it.
+    fn wait_parked(&self, mut queue: MutexGuard<'_, Queue>, need: Need) {
+        let turn = if queue.under_way.covers(need) { queue.parked.follow() } else { queue.parked.join() };
+        drop(queue);
+        self.bells.wait(turn);
+        let Turn::Lead(batch) = turn else { return };
+        let queue = self.queue.lock();
+        // Though it may have become hard meanwhile: others count on this batch.
+        if !queue.leading && queue.parked.begun + 1 == batch {
+            self.lead(queue);
+        }
+    }
+
     fn enqueue(
         self: &Arc<Self>,
         queue: &mut Queue,
@@ -350,8 +390,7 @@ impl Log {
         queue.last_ticket += 1;
         let ticket = (need.ts, queue.last_ticket);
         let before = wait.place.take().and_then(|(_, ticket)| queue.waiters.remove(&ticket));
-        let leads = need.may_lead && (need.is_parked || mutant!("task-leads-next"));
-        let waiter = Waiter { waker, hardness: need.hardness, leads };
+        let waiter = Waiter { waker, hardness: need.hardness };
         let replaced = queue.waiters.insert(ticket, waiter);
         wait.place = Some((Arc::clone(self), ticket));
         [before, replaced]
@@ -386,6 +425,7 @@ impl Log {
             return self.lead(queue);
         }
         queue.leading = true;
+        queue.parked.has_leader = true;
         drop(queue);
         threads::sleep(company);
         self.lead(self.queue.lock());
@@ -403,6 +443,8 @@ impl Log {
         let mut captured = queue.captured;
         let sync = queue.wanted_synced > self.durable.get() || queue.unsynced >= self.write_behind.sync_bytes;
         self.durable.announce(captured);
+        queue.under_way = UnderWay { captured, syncs: sync };
+        queue.parked.begin();
         drop(queue);
 
         let unwinding = Unwinding(self);
@@ -452,6 +494,7 @@ impl Log {
         }
         batch.recycle(&mut queue.spare);
         queue.leading = false;
+        queue.under_way = UnderWay::default();
         queue.unsynced = unsynced;
         self.written.fetch_max(captured.0, Ordering::Release);
         if sync {
@@ -460,7 +503,9 @@ impl Log {
         self.durable.withdraw();
         self.advance_idle(&queue);
         let (wakers, thread) = self.next_after(&mut queue);
+        let ended = queue.parked.end();
         drop(queue);
+        self.bells.ring(ended);
         wake_all(wakers);
         if let Some(thread) = thread {
             thread.unpark();
@@ -477,9 +522,9 @@ impl Log {
         }
     }
 
-    /// Those whose wait is over, and who leads next: a parked thread, else the log's thread. A task may be
-    /// dropped or not polled: where there is no thread all of them are woken, and the first that is polled
-    /// leads.
+    /// The tasks whose wait is over; and the log's thread, if it is to lead next since no parked thread does.
+    /// A task may be dropped or not polled: where there is no thread all of them are woken, and the first that
+    /// is polled leads.
     fn next_after(&self, queue: &mut Queue) -> (Vec<Waker>, Option<threads::Thread>) {
         let durable = self.durable.get();
         let written = Ts(self.written.load(Ordering::Acquire));
@@ -489,15 +534,19 @@ impl Log {
         };
         let done: Vec<(Ts, u64)> =
             queue.waiters.iter().filter(|(ticket, waiter)| over(ticket, waiter)).map(|(ticket, _)| *ticket).collect();
-        let mut remove = |ticket: &(Ts, u64)| queue.waiters.remove(ticket).map(|waiter| waiter.waker);
-        let mut wakers: Vec<Waker> = done.iter().filter_map(&mut remove).collect();
-        let next = queue.waiters.iter().find(|(_, waiter)| waiter.leads).map(|(ticket, _)| *ticket);
-        match next.and_then(|ticket| queue.waiters.remove(&ticket)) {
-            Some(waiter) => wakers.push(waiter.waker),
-            None if queue.waiters.is_empty() => {}
-            None if queue.thread.is_some() => return (wakers, queue.thread.clone()),
-            None => wakers.extend(std::mem::take(&mut queue.waiters).into_values().map(|waiter| waiter.waker)),
+        let remove = |ticket: &(Ts, u64)| queue.waiters.remove(ticket).map(|waiter| waiter.waker);
+        let mut wakers: Vec<Waker> = done.iter().filter_map(remove).collect();
+        if queue.waiters.is_empty() || queue.parked.has_leader {
+            return (wakers, None);
         }
+        if mutant!("task-leads-next") {
+            wakers.extend(queue.waiters.pop_first().map(|(_, waiter)| waiter.waker));
+            return (wakers, None);
+        }
+        if queue.thread.is_some() {
+            return (wakers, queue.thread.clone());
+        }
+        wakers.extend(std::mem::take(&mut queue.waiters).into_values().map(|waiter| waiter.waker));
         (wakers, None)
     }
 
@@ -511,7 +560,9 @@ impl Log {
         if mutant!("no-poison-after-error") {
             let mut queue = self.queue.lock();
             (queue.leading, queue.unsynced) = (false, 0);
-            return;
+            let ended = queue.parked.end();
+            drop(queue);
+            return self.bells.ring(ended);
         }
         let mut queue = self.queue.lock();
         queue.leading = false;
@@ -519,6 +570,7 @@ impl Log {
         self.durable.withdraw();
         let waiters = std::mem::take(&mut queue.waiters);
         drop(queue);
+        self.bells.ring_for_good();
         wake_all(waiters.into_values().map(|waiter| waiter.waker));
     }
 
