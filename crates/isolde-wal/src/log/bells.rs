@@ -129,3 +129,33 @@ impl Bells {
 fn parity(batch: u64) -> usize {
     usize::from(batch % 2 == 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_joins_leads_and_each_end_tells_those_who_wait_for_it() {
+        let mut parked = Parked::default();
+        parked.begin();
+        assert_eq!(parked.follow(), Turn::Follow(1), "what is written covers it");
+        assert_eq!([parked.join(), parked.join(), parked.join()], [Turn::Lead(2), Turn::Follow(2), Turn::Follow(2)]);
+        let Ended { batch, leader, followed } = parked.end();
+        assert_eq!((batch, leader, followed), (1, true, true));
+        parked.begin();
+        let Ended { batch, leader, followed } = parked.end();
+        assert_eq!((batch, leader, followed), (2, false, true), "nobody was chosen for the third");
+        parked.begin();
+        let Ended { leader, followed, .. } = parked.end();
+        assert!(!leader && !followed, "no bell is rung for nobody");
+    }
+
+    #[test]
+    fn a_bell_that_was_rung_keeps_nobody() {
+        let bells = Bells::default();
+        bells.ring(Ended { batch: 3, leader: true, followed: true });
+        [Turn::Lead(4), Turn::Follow(3), Turn::Follow(1)].into_iter().for_each(|turn| bells.wait(turn));
+        bells.ring_for_good();
+        [Turn::Lead(9), Turn::Follow(8)].into_iter().for_each(|turn| bells.wait(turn));
+    }
+}
