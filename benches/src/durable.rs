@@ -3,57 +3,28 @@
 //! Every figure is a ratio of two rates taken in the same round, one after the other, each at most 0.2 s
 //! long; reported is the median of the rounds. The bare loop writes as many bytes as Isolde does for one
 //! put, from a block boundary on, into a file that was written before.
+//!
+//! How many times as fast 64 threads can be as one depends on the disk and on what the system needs to wake a
+//! thread. So the same is measured of threads that share syncs and do nothing else, and of threads that hand a
+//! lock on in the order in which they came before they do: as data, with no bound.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use isolde::{Db, Durability};
+use rustix::time::{ClockId, clock_gettime};
 
+use crate::bare::{Bare, Crowd};
 use crate::shape::{Bound, Verdict};
 use crate::{VALUE_BYTES, median};
 
 const ROUND: Duration = Duration::from_millis(200);
 const THREADS: usize = 64;
-const FILE_BYTES: u64 = 64 << 20;
-const BLOCK: u64 = 4096;
 /// A record's header, a key of 16 bytes, a value, and their lengths.
-const RECORD_BYTES: usize = 32 + 16 + VALUE_BYTES + 2;
+pub(crate) const RECORD_BYTES: usize = 32 + 16 + VALUE_BYTES + 2;
 const KEYS: u64 = 10_000;
-
-/// Writes and perhaps syncs a record at a time.
-struct Bare {
-    file: File,
-    at: u64,
-    buffer: Vec<u8>,
-}
-
-impl Bare {
-    fn new(folder: &Path) -> Bare {
-        let options = OpenOptions::new().create(true).truncate(true).write(true).open(folder.join("bare"));
-        let mut file = options.expect("the folder can be written");
-        let zeros = vec![0; 1 << 20];
-        for _ in 0..FILE_BYTES / zeros.len() as u64 {
-            file.write_all(&zeros).expect("there is space");
-        }
-        file.sync_all().expect("the disk syncs");
-        Bare { file, at: 0, buffer: vec![7; RECORD_BYTES] }
-    }
-
-    fn write(&mut self, step: u64) {
-        self.file.write_all_at(&self.buffer, self.at).expect("the file can be written");
-        self.at = (self.at + step) % (FILE_BYTES - BLOCK);
-    }
-
-    fn write_and_sync(&mut self) {
-        self.write(BLOCK);
-        self.file.sync_data().expect("the disk syncs");
-    }
-}
 
 /// Calls a second of `work` on one thread.
 fn rate(mut work: impl FnMut(u64)) -> f64 {
@@ -88,14 +59,9 @@ fn rate_on_threads(work: impl Fn(usize, u64) + Sync) -> f64 {
     calls.load(Ordering::Relaxed) as f64 / ROUND.as_secs_f64()
 }
 
-/// CPU time that all threads of this process have used, in seconds.
+/// CPU time that this process has used, in seconds: by threads that have ended, too, and in the kernel.
 fn cpu_seconds() -> f64 {
-    let tasks = fs::read_dir("/proc/self/task").expect("the kernel tells of threads");
-    let nanos = tasks.filter_map(|task| {
-        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<f64>().ok()
-    });
-    nanos.sum::<f64>() / 1e9
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).expect("no time is negative").as_secs_f64()
 }
 
 /// Seconds of CPU for one call of `work`.
@@ -121,8 +87,16 @@ fn filled(db: Db) -> Db {
     db
 }
 
+/// The ratios of a round that have a bound, and those that are there to compare with.
+struct Round {
+    bound: [f64; 5],
+    reference: [f64; 2],
+    sync_micros: f64,
+}
+
 struct Setting {
     bare: Bare,
+    crowd: Crowd,
     sync: Db,
     buffered: Db,
     none: Db,
@@ -135,7 +109,8 @@ impl Setting {
             filled(Db::builder().path(folder.join(name)).durability(durability).open().expect("the folder can be used"))
         };
         Setting {
-            bare: Bare::new(folder),
+            bare: Bare::new(folder, "bare"),
+            crowd: Crowd::new(Bare::new(folder, "crowd")),
             sync: open("sync", Durability::Sync),
             buffered: open("buffered", Durability::Buffered),
             none: open("none", Durability::None),
@@ -143,13 +118,15 @@ impl Setting {
         }
     }
 
-    /// One round: every ratio, and the microseconds of a bare sync.
-    fn round(&mut self) -> ([f64; 5], f64) {
+    fn round(&mut self) -> Round {
         let bare = rate(|_| self.bare.write_and_sync());
         let one = rate(|n| put(&self.sync, n));
         let many = rate_on_threads(|thread, n| put(&self.sync, thread as u64 * 1_000 + n));
+        let shared = rate_on_threads(|_, _| self.crowd.sync());
         let hot_one = rate(|_| self.sync.increment("hot", 1).expect("the disk holds"));
         let hot_many = rate_on_threads(|_, _| self.sync.increment("hot", 1).expect("the disk holds"));
+
+        let handed_on = rate_on_threads(|_, _| self.crowd.take_turns_and_sync());
 
         const CALLS: u64 = 50_000;
         let memory = cpu_per_call(CALLS, |n| put(&self.memory, n), || ());
@@ -157,24 +134,37 @@ impl Setting {
         let none = cpu_per_call(CALLS, |n| put(&self.none, n), || self.none.sync().expect("the disk syncs"));
         let buffered = cpu_per_call(CALLS, |n| put(&self.buffered, n), || ());
         let write = cpu_per_call(CALLS, |_| self.bare.write(RECORD_BYTES as u64), || ());
-        let ratios = [one / bare, many / one, hot_many / hot_one, none / memory, (buffered - memory) / write];
-        (ratios, 1e6 / bare)
+        Round {
+            bound: [one / bare, many / one, hot_many / hot_one, none / memory, (buffered - memory) / write],
+            reference: [shared / bare, handed_on / bare],
+            sync_micros: 1e6 / bare,
+        }
     }
 }
 
-/// Runs the rounds in a folder on the disk that is to be measured; gives the verdicts and the median
-/// microseconds of a bare write and sync.
+/// What was measured: medians of the rounds.
+pub struct Figures {
+    /// What has a bound.
+    pub verdicts: Vec<Verdict>,
+    /// How many times as fast as the bare loop threads are that do nothing else.
+    pub references: [(&'static str, f64); 2],
+    /// Microseconds of a bare write and sync.
+    pub sync_micros: f64,
+}
+
+/// Runs the rounds in a folder on the disk that is to be measured.
 ///
 /// # Panics
 /// If the disk fails.
 #[must_use]
-pub fn run(folder: &Path, rounds: usize) -> (Vec<Verdict>, f64) {
+pub fn run(folder: &Path, rounds: usize) -> Figures {
     let mut setting = Setting::new(folder);
-    let all: Vec<([f64; 5], f64)> = (0..rounds)
-        .map(|round| {
-            let (ratios, micros) = setting.round();
-            println!("round {}: {ratios:.2?}, {micros:.0} us a bare sync", round + 1);
-            (ratios, micros)
+    let all: Vec<Round> = (0..rounds)
+        .map(|number| {
+            let round = setting.round();
+            let Round { bound, reference, sync_micros } = &round;
+            println!("round {}: {bound:.2?}, bare {reference:.2?}, {sync_micros:.0} us a bare sync", number + 1);
+            round
         })
         .collect();
     let names = [
@@ -184,8 +174,13 @@ pub fn run(folder: &Path, rounds: usize) -> (Vec<Verdict>, f64) {
         ("None / in memory, CPU of a single put", Bound::AtMost(1.3)),
         ("(Buffered - in memory) / bare pwrite, CPU", Bound::AtMost(1.5)),
     ];
-    let ratios = |which: usize| all.iter().map(|(ratios, _)| ratios[which]).collect::<Vec<f64>>();
-    let verdict = |(which, (name, bound))| Verdict { name, ratio: median(&ratios(which)), bound };
+    let median_of = |figure: &dyn Fn(&Round) -> f64| median(&all.iter().map(figure).collect::<Vec<f64>>());
+    let verdict =
+        |(which, (name, bound))| Verdict { name, ratio: median_of(&|round: &Round| round.bound[which]), bound };
     let verdicts = names.into_iter().enumerate().map(verdict).collect();
-    (verdicts, median(&all.iter().map(|(_, micros)| *micros).collect::<Vec<f64>>()))
+    let references = [
+        ("64 threads that only share syncs / bare loop", median_of(&|round| round.reference[0])),
+        ("64 threads that hand a lock on, too / bare loop", median_of(&|round| round.reference[1])),
+    ];
+    Figures { verdicts, references, sync_micros: median_of(&|round| round.sync_micros) }
 }

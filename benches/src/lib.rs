@@ -3,6 +3,7 @@
 //! Figures of two things are compared only within one process, in interleaved rounds, and reported
 //! as the median of the rounds' ratios: machines are noisy, ratios less so.
 
+mod bare;
 pub mod checker;
 pub mod durable;
 pub mod opening;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use isolde_bench::durable::Figures;
 use isolde_bench::opening::{self, Opening};
 use isolde_bench::shape::{self, Bound, Verdict};
 
@@ -100,8 +101,11 @@ fn opening(folder: &Path, keys: u64, puts: u64, rounds: usize) -> ExitCode {
 fn durable(folder: &Path, rounds: usize) -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("isolde-bench durable: {rounds} rounds, {cores} cores");
-    let (verdicts, micros) = isolde_bench::durable::run(folder, rounds);
-    println!("a bare write and sync: {micros:.0} us (median)");
+    let Figures { verdicts, references, sync_micros } = isolde_bench::durable::run(folder, rounds);
+    println!("a bare write and sync: {sync_micros:.0} us (median)");
+    for (name, ratio) in references {
+        println!("data  {name:<45} {ratio:>6.2}x");
+    }
     report(&verdicts)
 }
 

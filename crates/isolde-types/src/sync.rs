@@ -1,6 +1,8 @@
 //! The seam for concurrency: every latch, atomic and thread of the engine comes from here.
 //!
-//! Ordinary builds use parking_lot and the standard library. With `--cfg shuttle` everything comes
+//! Ordinary builds use parking_lot and the standard library; condition variables with their latches are
+//! the standard library's, which wakes all who wait by one call, where parking_lot's wakes them one after the
+//! other. With `--cfg shuttle` everything comes
 //! from shuttle, with `--cfg loom` from loom, so that those tools can drive every interleaving of
 //! the code that uses this module. `Arc` is the standard one everywhere.
 
@@ -10,6 +12,7 @@ pub use std::sync::{Arc, Weak};
 mod imp {
     pub use std::hint::spin_loop;
     pub use std::sync::atomic;
+    pub use std::sync::{Condvar, Mutex as CondvarMutex};
     pub use std::thread;
 
     pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -35,6 +38,7 @@ mod imp {
     use shuttle as backend;
 
     pub use backend::sync::atomic;
+    pub use backend::sync::{Condvar, Mutex as CondvarMutex};
     pub use backend::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
     pub use backend::thread;
 

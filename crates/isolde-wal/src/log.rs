@@ -15,32 +15,37 @@
 //! from it on.
 //!
 //! Worked example: t1 (commit_ts 1) finds no leader and leads a batch of one. While it syncs, t2 and t3
-//! commit and find a leader: they wait. t1's sync ends: durable_ts is 1, t1 returns; it wakes t2, which
-//! leads a batch of t2 and t3. One sync later durable_ts is 3.
+//! commit and find a leader: they wait. t1's sync ends: durable_ts is 1; it wakes t2, the first that
+//! came, which leads a batch of t2 and t3, and returns. One sync later durable_ts is 3; t2 wakes t3, and would
+//! wake a hundred by the same call.
 //!
 //! Any failed write or sync *poisons*: durable_ts stands still from then on, and nothing is tried again,
 //! because after a failed sync nothing is known of the bytes before it (Rebello et al., ATC 2020).
 //!
 //! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
 
+mod bells;
 mod end;
 mod parts;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use isolde_types::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, Mutex, MutexGuard, thread as threads};
 use isolde_types::{Durable, LogBody, Places, Ts, mutant};
 
+use self::bells::{Bells, Parked};
 use self::parts::Counts;
 pub use self::parts::{LogStats, WriteBehind};
 pub use self::thread::Tending;
+pub use self::waiting::{HardWait, Need};
 use crate::batch::{Batch, Run};
 use crate::error::{Result, WalError};
 use crate::format::{Lsn, RECORD_HEADER};
@@ -60,6 +65,7 @@ pub enum Hardness {
 /// See the module.
 pub struct Log {
     queue: Mutex<Queue>,
+    bells: Bells,
     /// Only the leader takes it.
     writer: Mutex<Writer>,
     segments: Arc<Segments>,
@@ -88,51 +94,38 @@ struct Queue {
     /// visible_ts when records were last given places.
     captured: Ts,
     leading: bool,
+    /// What is being written; nothing while nobody writes.
+    under_way: UnderWay,
+    /// Threads that wait.
+    parked: Parked,
     /// Somebody needs everything up to here synced.
     wanted_synced: Ts,
     /// Bytes are in the file and not synced.
     unsynced: u64,
+    /// Tasks that wait.
     waiters: BTreeMap<(Ts, u64), Waiter>,
     last_ticket: u64,
     /// The log's thread, once it runs.
     thread: Option<threads::Thread>,
 }
 
+/// The batch that is being written.
+#[derive(Clone, Copy, Default)]
+struct UnderWay {
+    captured: Ts,
+    syncs: bool,
+}
+
+impl UnderWay {
+    /// Whether its end is what such a one waits for.
+    fn covers(self, need: Need) -> bool {
+        need.ts <= self.captured && (self.syncs || need.hardness == Hardness::Written)
+    }
+}
+
 struct Waiter {
     waker: Waker,
     hardness: Hardness,
-    /// It is a parked thread, and leads when it is woken. A task may be dropped or not polled.
-    leads: bool,
-}
-
-/// What a caller asks to be hard, see [`Log::poll_hard`].
-#[derive(Clone, Copy, Debug)]
-pub struct Need {
-    /// Everything up to here.
-    pub ts: Ts,
-    /// How hard.
-    pub hardness: Hardness,
-    /// A leader may wait so long for company.
-    pub company: Duration,
-    /// The caller may write and sync on its own thread.
-    pub may_lead: bool,
-    /// The caller is a thread that parks until it is woken, and calls again then.
-    pub is_parked: bool,
-}
-
-/// A place among those who wait for the log. Dropping it leaves the queue.
-#[derive(Default)]
-pub struct HardWait {
-    place: Option<(Arc<Log>, (Ts, u64))>,
-}
-
-impl Drop for HardWait {
-    fn drop(&mut self) {
-        if let Some((log, ticket)) = self.place.take() {
-            let waiter = log.queue.lock().waiters.remove(&ticket);
-            drop(waiter); // under no latch: a waker's drop is foreign code
-        }
-    }
 }
 
 impl Log {
@@ -147,6 +140,7 @@ impl Log {
         let queue = Queue { captured: ts, ..Queue::default() };
         Log {
             queue: Mutex::new(queue),
+            bells: Bells::default(),
             writer: Mutex::new(writer),
             segments,
             durable,
@@ -262,132 +256,6 @@ impl Log {
         queue.batch.bytes >= self.write_behind.write_bytes
     }
 
-    // --- waiting ---------------------------------------------------------------------------------
-
-    /// Whether everything up to `ts` is as hard as that.
-    #[must_use]
-    pub fn is_hard(&self, ts: Ts, hardness: Hardness) -> bool {
-        match hardness {
-            Hardness::Synced => self.durable.get() >= ts,
-            // Acquire: the bytes are in the file.
-            Hardness::Written => Ts(self.written.load(Ordering::Acquire)) >= ts,
-        }
-    }
-
-    /// Fails if a write or a sync has failed.
-    ///
-    /// # Errors
-    /// `Poisoned`.
-    pub fn check(&self) -> Result<()> {
-        if !self.is_poisoned() {
-            return Ok(());
-        }
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(WalError::Closed);
-        }
-        let cause = self.cause.lock().clone();
-        Err(WalError::Poisoned(cause.unwrap_or_else(|| "unknown".into())))
-    }
-
-    /// Whether a write or a sync has failed.
-    #[must_use]
-    pub fn is_poisoned(&self) -> bool {
-        // Acquire: pairs with the Release in `poison`; durable_ts stands still from then on.
-        self.poisoned.load(Ordering::Acquire)
-    }
-
-    /// Ready when everything up to `need.ts` is hard, or will never be.
-    ///
-    /// A caller that may lead writes and syncs inside the call, if nobody does; else the task of `cx` is
-    /// woken when the batch is done.
-    ///
-    /// *Cancel safety*: dropping `wait` leaves the queue; what was placed is written all the same.
-    ///
-    /// # Errors
-    /// `Poisoned`: it may be hard, or not, or be so after the next open.
-    pub fn poll_hard(self: &Arc<Self>, need: Need, cx: &mut Context<'_>, wait: &mut HardWait) -> Poll<Result<()>> {
-        loop {
-            let woken = wait.place.is_some() && mutant!("follower-acknowledged-by-any-sync");
-            if self.is_hard(need.ts, need.hardness) || woken {
-                return Poll::Ready(Ok(()));
-            }
-            if let Err(poisoned) = self.check() {
-                // Again: it may have become hard just before the log was closed, or failed.
-                let hard = self.is_hard(need.ts, need.hardness);
-                return Poll::Ready(if hard { Ok(()) } else { Err(poisoned) });
-            }
-            // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
-            let cause = if mutant!("no-poison-after-error") { self.cause.lock().take() } else { None };
-            if let Some(cause) = cause {
-                return Poll::Ready(Err(WalError::Poisoned(cause)));
-            }
-            let waker = cx.waker().clone();
-            let mut queue = self.queue.lock();
-            // Again under the latch, under which both move: no wake-up is lost.
-            if self.is_hard(need.ts, need.hardness) || self.is_poisoned() {
-                continue;
-            }
-            if need.hardness == Hardness::Synced {
-                queue.wanted_synced = queue.wanted_synced.max(need.ts);
-            }
-            if queue.leading {
-                let replaced = self.enqueue(&mut queue, need, waker, wait);
-                drop(queue);
-                drop(replaced);
-                return Poll::Pending;
-            }
-            match queue.thread.clone() {
-                Some(thread) if !need.may_lead => {
-                    let replaced = self.enqueue(&mut queue, need, waker, wait);
-                    drop(queue);
-                    drop(replaced);
-                    thread.unpark();
-                    return Poll::Pending;
-                }
-                _ => self.lead_in_company(queue, need.company),
-            }
-        }
-    }
-
-    fn enqueue(
-        self: &Arc<Self>,
-        queue: &mut Queue,
-        need: Need,
-        waker: Waker,
-        wait: &mut HardWait,
-    ) -> [Option<Waiter>; 2] {
-        queue.last_ticket += 1;
-        let ticket = (need.ts, queue.last_ticket);
-        let before = wait.place.take().and_then(|(_, ticket)| queue.waiters.remove(&ticket));
-        let leads = need.may_lead && (need.is_parked || mutant!("task-leads-next"));
-        let waiter = Waiter { waker, hardness: need.hardness, leads };
-        let replaced = queue.waiters.insert(ticket, waiter);
-        wait.place = Some((Arc::clone(self), ticket));
-        [before, replaced]
-    }
-
-    /// Makes everything that was placed so far durable. *Blocks* for a sync.
-    ///
-    /// # Errors
-    /// `Poisoned`.
-    pub fn flush(&self) -> Result<()> {
-        loop {
-            self.check()?;
-            let mut queue = self.queue.lock();
-            if queue.batch.is_empty() && queue.unsynced == 0 && !queue.leading {
-                return Ok(());
-            }
-            if queue.leading {
-                drop(queue);
-                drop(self.writer.lock());
-                threads::yield_now();
-                continue;
-            }
-            queue.wanted_synced = queue.captured;
-            self.lead(queue);
-        }
-    }
-
     // --- leading ---------------------------------------------------------------------------------
 
     fn lead_in_company(&self, mut queue: MutexGuard<'_, Queue>, company: Duration) {
@@ -395,6 +263,7 @@ impl Log {
             return self.lead(queue);
         }
         queue.leading = true;
+        queue.parked.has_leader = true;
         drop(queue);
         threads::sleep(company);
         self.lead(self.queue.lock());
@@ -412,6 +281,8 @@ impl Log {
         let mut captured = queue.captured;
         let sync = queue.wanted_synced > self.durable.get() || queue.unsynced >= self.write_behind.sync_bytes;
         self.durable.announce(captured);
+        queue.under_way = UnderWay { captured, syncs: sync };
+        queue.parked.begin();
         drop(queue);
 
         let unwinding = Unwinding(self);
@@ -461,6 +332,7 @@ impl Log {
         }
         batch.recycle(&mut queue.spare);
         queue.leading = false;
+        queue.under_way = UnderWay::default();
         queue.unsynced = unsynced;
         self.written.fetch_max(captured.0, Ordering::Release);
         if sync {
@@ -469,7 +341,9 @@ impl Log {
         self.durable.withdraw();
         self.advance_idle(&queue);
         let (wakers, thread) = self.next_after(&mut queue);
+        let ended = queue.parked.end();
         drop(queue);
+        self.bells.ring(ended);
         wake_all(wakers);
         if let Some(thread) = thread {
             thread.unpark();
@@ -486,9 +360,9 @@ impl Log {
         }
     }
 
-    /// Those whose wait is over, and who leads next: a parked thread, else the log's thread. A task may be
-    /// dropped or not polled: where there is no thread all of them are woken, and the first that is polled
-    /// leads.
+    /// The tasks whose wait is over; and the log's thread, if it is to lead next since no parked thread does.
+    /// A task may be dropped or not polled: where there is no thread all of them are woken, and the first that
+    /// is polled leads.
     fn next_after(&self, queue: &mut Queue) -> (Vec<Waker>, Option<threads::Thread>) {
         let durable = self.durable.get();
         let written = Ts(self.written.load(Ordering::Acquire));
@@ -498,15 +372,19 @@ impl Log {
         };
         let done: Vec<(Ts, u64)> =
             queue.waiters.iter().filter(|(ticket, waiter)| over(ticket, waiter)).map(|(ticket, _)| *ticket).collect();
-        let mut remove = |ticket: &(Ts, u64)| queue.waiters.remove(ticket).map(|waiter| waiter.waker);
-        let mut wakers: Vec<Waker> = done.iter().filter_map(&mut remove).collect();
-        let next = queue.waiters.iter().find(|(_, waiter)| waiter.leads).map(|(ticket, _)| *ticket);
-        match next.and_then(|ticket| queue.waiters.remove(&ticket)) {
-            Some(waiter) => wakers.push(waiter.waker),
-            None if queue.waiters.is_empty() => {}
-            None if queue.thread.is_some() => return (wakers, queue.thread.clone()),
-            None => wakers.extend(std::mem::take(&mut queue.waiters).into_values().map(|waiter| waiter.waker)),
+        let remove = |ticket: &(Ts, u64)| queue.waiters.remove(ticket).map(|waiter| waiter.waker);
+        let mut wakers: Vec<Waker> = done.iter().filter_map(remove).collect();
+        if queue.waiters.is_empty() || queue.parked.has_leader {
+            return (wakers, None);
         }
+        if mutant!("task-leads-next") {
+            wakers.extend(queue.waiters.pop_first().map(|(_, waiter)| waiter.waker));
+            return (wakers, None);
+        }
+        if queue.thread.is_some() {
+            return (wakers, queue.thread.clone());
+        }
+        wakers.extend(std::mem::take(&mut queue.waiters).into_values().map(|waiter| waiter.waker));
         (wakers, None)
     }
 
@@ -520,7 +398,9 @@ impl Log {
         if mutant!("no-poison-after-error") {
             let mut queue = self.queue.lock();
             (queue.leading, queue.unsynced) = (false, 0);
-            return;
+            let ended = queue.parked.end();
+            drop(queue);
+            return self.bells.ring(ended);
         }
         let mut queue = self.queue.lock();
         queue.leading = false;
@@ -528,6 +408,7 @@ impl Log {
         self.durable.withdraw();
         let waiters = std::mem::take(&mut queue.waiters);
         drop(queue);
+        self.bells.ring_for_good();
         wake_all(waiters.into_values().map(|waiter| waiter.waker));
     }
 }

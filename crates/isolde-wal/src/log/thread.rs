@@ -34,7 +34,7 @@ impl Log {
         let sync = standing
             && (queue.unsynced >= self.write_behind.sync_bytes
                 || elapsed(unsynced_since) >= self.write_behind.sync_after);
-        let wanted = queue.waiters.values().any(|waiter| !waiter.leads);
+        let wanted = !queue.waiters.is_empty();
         let leads = (write || sync || wanted) && !queue.leading;
         // What is overdue while somebody leads stays so.
         if queue.batch.is_empty() || leads && (write || sync) {

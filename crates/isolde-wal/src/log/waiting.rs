@@ -1,0 +1,186 @@
+//! Waiting until commits are hard: a thread inside the call, a task in the queue's map.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use isolde_types::sync::atomic::Ordering;
+use isolde_types::sync::{Arc, MutexGuard, thread as threads};
+use isolde_types::{Ts, mutant};
+
+use super::bells::Turn;
+use super::{Hardness, Log, Queue, Waiter};
+use crate::error::{Result, WalError};
+
+/// What a caller asks to be hard, see [`Log::poll_hard`].
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// Everything up to here.
+    pub ts: Ts,
+    /// How hard.
+    pub hardness: Hardness,
+    /// A leader may wait so long for company.
+    pub company: Duration,
+    /// The caller may write and sync on its own thread.
+    pub may_lead: bool,
+    /// The caller is a thread that has nothing else to do: it waits inside the call.
+    pub is_parked: bool,
+}
+
+/// A task's place among those who wait for the log. Dropping it leaves the queue.
+#[derive(Default)]
+pub struct HardWait {
+    place: Option<(Arc<Log>, (Ts, u64))>,
+}
+
+impl Drop for HardWait {
+    fn drop(&mut self) {
+        if let Some((log, ticket)) = self.place.take() {
+            let waiter = log.queue.lock().waiters.remove(&ticket);
+            drop(waiter); // under no latch: a waker's drop is foreign code
+        }
+    }
+}
+
+impl Log {
+    /// Whether everything up to `ts` is as hard as that.
+    #[must_use]
+    pub fn is_hard(&self, ts: Ts, hardness: Hardness) -> bool {
+        match hardness {
+            Hardness::Synced => self.durable.get() >= ts,
+            // Acquire: the bytes are in the file.
+            Hardness::Written => Ts(self.written.load(Ordering::Acquire)) >= ts,
+        }
+    }
+
+    /// Fails if a write or a sync has failed.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn check(&self) -> Result<()> {
+        if !self.is_poisoned() {
+            return Ok(());
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(WalError::Closed);
+        }
+        let cause = self.cause.lock().clone();
+        Err(WalError::Poisoned(cause.unwrap_or_else(|| "unknown".into())))
+    }
+
+    /// Whether a write or a sync has failed.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        // Acquire: pairs with the Release in `poison`; durable_ts stands still from then on.
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Ready when everything up to `need.ts` is hard, or will never be.
+    ///
+    /// A caller that may lead writes and syncs inside the call, if nobody does. Else a thread waits inside
+    /// the call until the batch is done, and a task, that of `cx`, is woken then.
+    ///
+    /// *Cancel safety*: dropping `wait` leaves the queue; what was placed is written all the same.
+    ///
+    /// # Errors
+    /// `Poisoned`: it may be hard, or not, or be so after the next open.
+    pub fn poll_hard(self: &Arc<Self>, need: Need, cx: &mut Context<'_>, wait: &mut HardWait) -> Poll<Result<()>> {
+        let mut waited = wait.place.is_some();
+        loop {
+            let woken = waited && mutant!("follower-acknowledged-by-any-sync");
+            if self.is_hard(need.ts, need.hardness) || woken {
+                return Poll::Ready(Ok(()));
+            }
+            if let Err(poisoned) = self.check() {
+                // Again: it may have become hard just before the log was closed, or failed.
+                let hard = self.is_hard(need.ts, need.hardness);
+                return Poll::Ready(if hard { Ok(()) } else { Err(poisoned) });
+            }
+            // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
+            let cause = if mutant!("no-poison-after-error") { self.cause.lock().take() } else { None };
+            if let Some(cause) = cause {
+                return Poll::Ready(Err(WalError::Poisoned(cause)));
+            }
+            let waker = cx.waker().clone();
+            let mut queue = self.queue.lock();
+            // Again under the latch, under which both move: no wake-up is lost.
+            if self.is_hard(need.ts, need.hardness) || self.is_poisoned() {
+                continue;
+            }
+            if need.hardness == Hardness::Synced {
+                queue.wanted_synced = queue.wanted_synced.max(need.ts);
+            }
+            if queue.leading && need.is_parked {
+                self.wait_parked(queue, need);
+                waited = true;
+                continue;
+            }
+            if queue.leading {
+                let replaced = self.enqueue(&mut queue, need, waker, wait);
+                drop(queue);
+                drop(replaced);
+                return Poll::Pending;
+            }
+            match queue.thread.clone() {
+                Some(thread) if !need.may_lead => {
+                    let replaced = self.enqueue(&mut queue, need, waker, wait);
+                    drop(queue);
+                    drop(replaced);
+                    thread.unpark();
+                    return Poll::Pending;
+                }
+                _ => self.lead_in_company(queue, need.company),
+            }
+        }
+    }
+
+    /// Parks until the batch is done that such a one waits for; if nobody is to lead it, leads it.
+    fn wait_parked(&self, mut queue: MutexGuard<'_, Queue>, need: Need) {
+        let turn = if queue.under_way.covers(need) { queue.parked.follow() } else { queue.parked.join() };
+        drop(queue);
+        self.bells.wait(turn);
+        let Turn::Lead(batch) = turn else { return };
+        let queue = self.queue.lock();
+        // Though it may have become hard meanwhile: others count on this batch.
+        if !queue.leading && queue.parked.begun + 1 == batch {
+            self.lead(queue);
+        }
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        queue: &mut Queue,
+        need: Need,
+        waker: Waker,
+        wait: &mut HardWait,
+    ) -> [Option<Waiter>; 2] {
+        queue.last_ticket += 1;
+        let ticket = (need.ts, queue.last_ticket);
+        let before = wait.place.take().and_then(|(_, ticket)| queue.waiters.remove(&ticket));
+        let waiter = Waiter { waker, hardness: need.hardness };
+        let replaced = queue.waiters.insert(ticket, waiter);
+        wait.place = Some((Arc::clone(self), ticket));
+        [before, replaced]
+    }
+
+    /// Makes everything that was placed so far durable. *Blocks* for a sync.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn flush(&self) -> Result<()> {
+        loop {
+            self.check()?;
+            let mut queue = self.queue.lock();
+            if queue.batch.is_empty() && queue.unsynced == 0 && !queue.leading {
+                return Ok(());
+            }
+            if queue.leading {
+                drop(queue);
+                drop(self.writer.lock());
+                threads::yield_now();
+                continue;
+            }
+            queue.wanted_synced = queue.captured;
+            self.lead(queue);
+        }
+    }
+}
