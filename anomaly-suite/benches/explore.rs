@@ -12,6 +12,10 @@ use anomaly_suite::explore::{Exploring, survey};
 use isolde_history::explore::Programs;
 use isolde_history::schedule::{Schedule, Setting};
 
+/// As in the command `anomaly-suite`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Schedules a second that every level and mode is to reach.
 const BOUND: f64 = 20_000.0;
 

@@ -38,7 +38,7 @@ pub enum ReadKind {
 }
 
 /// One key met by a scan: a row (`value` present) or a tombstone that it passed (`value` absent).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Row {
     /// The key.
     pub key: Key,
@@ -49,7 +49,7 @@ pub struct Row {
 }
 
 /// One observation.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// A transaction began, at this level and mode.
     Begin {

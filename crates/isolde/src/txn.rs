@@ -458,7 +458,7 @@ impl Txn {
     pub fn commit(self) -> Result<Commit> {
         let inner = &self.inner;
         let wait = Wait::new(Patience::Default);
-        block_on_locks(&inner, inner.lock_timeout, &wait, inner.commit(&wait))
+        block_on_locks(inner, inner.lock_timeout, &wait, inner.commit(&wait))
     }
 
     /// Rolls back: as if it had never been. Never blocks.

@@ -235,7 +235,7 @@ impl<'f> Closures<'f> {
     ) -> Result<Descending<'c, 'f, 'd>, ReplayError> {
         let names: Vec<String> = self.programs.iter().map(|program| program.name.clone()).collect();
         let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
-        let driver = Driver::new(database, &names, setting);
+        let driver = Driver::new(database, &names, setting).incurious();
         let actors = (0..names.len()).map(|body| Actor::new(self, body, body)).collect();
         let mut descending = Descending { closures: self, reduction: options.reduction, driver, actors };
         for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {

@@ -27,6 +27,7 @@
 
 mod closures;
 mod invariant;
+mod judge;
 mod reduce;
 mod resume;
 mod session;
@@ -237,7 +238,7 @@ pub struct Run<'r> {
     pub number: u64,
     /// Its order.
     pub order: &'r Order,
-    /// What it did; or whoever was still blocked at its end.
+    /// What it did; or whoever was still blocked at its end. For whom a step waited was not asked.
     pub outcome: &'r Result<Replay, ReplayError>,
 }
 
@@ -383,7 +384,7 @@ fn descend(
     again: &mut Vec<usize>,
 ) -> Result<Descent, ReplayError> {
     let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
-    let mut driver = Driver::new(database, names, setting);
+    let mut driver = Driver::new(database, names, setting).incurious();
     for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {
         driver.issue(txn, &Action::Begin(programs.programs[txn].begin))?;
     }

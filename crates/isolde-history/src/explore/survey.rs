@@ -2,16 +2,13 @@
 //! each with the smallest schedule that shows it.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use isolde_types::{Anomaly, Key, escape_key};
 
+use super::judge::Judge;
 use super::{Invariant, Order, Run};
-use crate::check;
-use crate::model::{Event, ReadKind};
 use crate::schedule::{Replay, StepReport, TxnOutcome};
-use crate::seen::who_sees;
 
 /// What one schedule came to, as far as programs can tell: what each read, how each ended, and what is in
 /// the database.
@@ -53,6 +50,7 @@ pub struct Survey {
     pub broken: Option<Shown>,
     /// Transactions that wait for each other, or for nobody, for ever.
     pub stuck: Option<Shown>,
+    judge: Judge,
 }
 
 impl Survey {
@@ -76,35 +74,23 @@ impl Survey {
         if let Some(words) = broken {
             note(&mut self.broken, run.order, || words);
         }
-        count(&mut self.outcomes, outcome, run.order, String::new);
-        let report = check(&replay.history);
-        if !report.findings.is_empty() {
-            for (seen, finding) in who_sees(&replay.history) {
-                count(&mut self.seen, seen, run.order, || finding.words);
-            }
+        count(&mut self.outcomes, &outcome, run.order, String::new);
+        let judgement = self.judge.judge(&replay.history);
+        for (seen, finding) in &judgement.seen {
+            count(&mut self.seen, seen, run.order, || finding.words.clone());
         }
-        for finding in report.findings {
-            count(&mut self.anomalies, finding.anomaly, run.order, || finding.words);
+        let report = &judgement.report;
+        for finding in &report.findings {
+            count(&mut self.anomalies, &finding.anomaly, run.order, || finding.words.clone());
         }
-        let untracked = untracked(replay);
-        let complaints = report.complaints.iter().chain(&replay.complaints).chain(&untracked);
+        let complaints = report.complaints.iter().chain(&replay.complaints).chain(&judgement.untracked);
         let complaints = complaints.map(|words| ("contradiction".to_owned(), words));
         let violations =
             report.violations.iter().map(|violation| (violation.anomaly.code().to_owned(), &violation.words));
         for (what, words) in complaints.chain(violations) {
-            count(&mut self.faults, what, run.order, || words.clone());
+            count(&mut self.faults, &what, run.order, || words.clone());
         }
     }
-}
-
-/// A read that makes no edges is judged by nothing. No operation of a program asks for one, so a record of
-/// one hides what was read.
-fn untracked(replay: &Replay) -> Option<String> {
-    let is_untracked = |event: &&Event| {
-        matches!(event, Event::Read { kind: ReadKind::Untracked, .. } | Event::Scan { kind: ReadKind::Untracked, .. })
-    };
-    let event = replay.history.events.iter().find(is_untracked)?;
-    Some(format!("a read is recorded as untracked, which no operation asked for: {event:?}"))
 }
 
 /// Fewest changes first, then earlier transactions first.
@@ -134,10 +120,10 @@ fn note(slot: &mut Option<Shown>, order: &Order, words: impl FnOnce() -> String)
     }
 }
 
-fn count<K: Ord>(map: &mut BTreeMap<K, Shown>, key: K, order: &Order, words: impl FnOnce() -> String) {
-    match map.entry(key) {
-        Entry::Vacant(entry) => drop(entry.insert(Shown::new(order, words))),
-        Entry::Occupied(entry) => entry.into_mut().add(order, words),
+fn count<K: Ord + Clone>(map: &mut BTreeMap<K, Shown>, key: &K, order: &Order, words: impl FnOnce() -> String) {
+    match map.get_mut(key) {
+        Some(shown) => shown.add(order, words),
+        None => drop(map.insert(key.clone(), Shown::new(order, words))),
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod durable;
 pub(crate) mod gate;
 mod inside;
 mod key_map;
+mod locking;
 pub(crate) mod read;
 pub(crate) mod registry;
 pub(crate) mod scan;
