@@ -59,6 +59,40 @@ fn a_batch_that_a_power_cut_tears_leaves_no_hole() {
     assert!(torn > 0, "no batch was torn");
 }
 
+/// What was deleted while somebody still saw it stays deleted: behind collection, a checkpoint, and what recovery
+/// redoes.
+#[test]
+fn a_deleted_key_does_not_come_back() {
+    for checkpointed_before in [false, true] {
+        let disk = SimFs::new(1);
+        let db = builder(disk.clone()).open().unwrap();
+        put(&db, Durability::Sync, "kept", "");
+        put(&db, Durability::Sync, "deleted", "");
+        if checkpointed_before {
+            db.checkpoint().unwrap();
+        }
+        let snapshot = db.snapshot().unwrap();
+        db.delete("deleted").unwrap();
+        db.collect();
+        assert!(snapshot.get("deleted").unwrap().is_some());
+        drop(snapshot);
+        db.collect();
+        assert_eq!(keys(&db), ["kept"]);
+        assert_eq!(keys(&builder(disk.copy()).open().unwrap()), ["kept"], "redone");
+        db.checkpoint().unwrap();
+        assert_eq!(keys(&builder(disk.crash(1).disk).open().unwrap()), ["kept"]);
+    }
+}
+
+/// A transaction is one record: recovery has all of it or nothing.
+#[test]
+fn a_transaction_is_recovered_whole() {
+    let disk = SimFs::new(1);
+    let db = builder(disk.clone()).open().unwrap();
+    db.transact(|t| ["a", "b", "c"].iter().try_for_each(|key| t.put(*key, ""))).unwrap();
+    assert_eq!(keys(&builder(disk.crash(1).disk).open().unwrap()), ["a", "b", "c"]);
+}
+
 // --- reads ------------------------------------------------------------------------------------------
 
 /// A scan decides a result as a get does: what it showed must be there after a power cut.

@@ -232,8 +232,24 @@ fn skip_locked_takes_what_is_free_and_is_refused_where_it_is_unsound() {
     assert_eq!(free, ["job/1", "job/2"]);
     for isolation in [Isolation::RepeatableRead, Isolation::Serializable] {
         let refused = now(begin(isolation).scan_skip_locked(..)).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        assert!(matches!(refused, Error::Unsupported(why) if why.contains("level")), "{refused}");
     }
-    let optimistic = now(Session::begin(db.txn().mode(Mode::Optimistic))).unwrap();
-    assert_eq!(now(optimistic.scan_skip_locked(..)).unwrap_err().kind(), ErrorKind::Unsupported);
+    for isolation in Isolation::ALL {
+        let optimistic = now(Session::begin(db.txn().isolation(isolation).mode(Mode::Optimistic))).unwrap();
+        let refused = now(optimistic.scan_skip_locked(..)).unwrap_err();
+        assert!(matches!(refused, Error::Unsupported(why) if why.contains("mode")), "{refused}");
+    }
+}
+
+#[test]
+fn a_conflict_is_counted_once_whether_a_call_or_the_commit_meets_it() {
+    for mode in Mode::ALL {
+        let db = open(|b| b);
+        let loser = now(Session::begin(db.txn().isolation(Isolation::Snapshot).mode(mode))).unwrap();
+        now(loser.get("k")).unwrap();
+        db.put("k", "newer").unwrap();
+        let outcome = now(loser.put("k", "mine")).and_then(|()| now(loser.commit()).map(drop));
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(db.stats().conflicts, 1, "{mode:?}");
+    }
 }

@@ -25,6 +25,29 @@ fn number(value: Option<isolde::Bytes>) -> i64 {
     value.map_or(0, |bytes| i64::from_be_bytes(bytes[..].try_into().unwrap()))
 }
 
+/// A leader that waits for company for ever goes on when somebody comes who does not wait: another commit,
+/// a sync, or the end.
+#[test]
+fn a_leader_that_waits_for_company_holds_up_nobody() {
+    explore(|| {
+        let db = builder(&SimFs::new(1)).open().unwrap();
+        let patient = Durability::Group { max_delay: std::time::Duration::MAX };
+        let writers = [patient, patient, Durability::Sync].map(|durability| {
+            let db = db.clone();
+            thread::spawn(move || {
+                let done = db.txn().durability(durability).run(|t| t.increment("n", 1));
+                done.map_or_else(|error| assert_eq!(error.kind(), ErrorKind::Closed), drop);
+            })
+        });
+        if thread_rng().r#gen() {
+            db.sync().unwrap();
+        }
+        // Whoever came after the last impatient one waits until here.
+        db.close().unwrap();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+}
+
 /// What threads were promised: so many increments of the counter are there after a power cut.
 #[derive(Default)]
 struct Promised {

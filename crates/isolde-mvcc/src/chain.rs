@@ -13,8 +13,8 @@
 //! (I4): then it finds an in-flight version whose status says committed, and stamps it first.
 
 use bytes::Bytes;
-use isolde_types::Ts;
 use isolde_types::sync::Arc;
+use isolde_types::{Ts, mutant};
 
 use crate::live::Live;
 use crate::record::{Found, FoundVersion, Latest, ReadAt};
@@ -230,6 +230,9 @@ impl Chain {
     pub(crate) fn prune(&mut self, live: &Live, size: &mut Size) -> Removed {
         let mut removed = Removed::default();
         self.resolve(live, size, &mut removed);
+        if mutant!("tombstone-dropped-before-what-it-hides") && self.newest.value.is_none() {
+            self.resurrect(size);
+        }
         if self.only_older > Ts::ZERO && live.needs(self.only_older, self.newest.ts) {
             return removed;
         }
@@ -252,6 +255,16 @@ impl Chain {
             _ => Ts::ZERO,
         };
         removed
+    }
+
+    /// A seeded fault: the tombstone is dropped, and what stands behind it is the newest version.
+    fn resurrect(&mut self, size: &mut Size) {
+        if let Some(mut older) = self.older.take() {
+            size.shrink(1, size_of::<Older>());
+            std::mem::swap(&mut self.newest, &mut older.version);
+            self.older = older.next.take();
+            self.only_older = Ts::ZERO;
+        }
     }
 
     fn resolve(&mut self, live: &Live, size: &mut Size, removed: &mut Removed) {

@@ -53,6 +53,14 @@ impl Live {
         &self.views
     }
 
+    /// Whether every view before `upto` that this has lives on in the later `now`: then only what came since can be
+    /// dropped there and not here.
+    #[must_use]
+    pub fn holds_as_much_as(&self, now: &Live) -> bool {
+        let before = self.views.iter().filter(|view| **view < self.upto);
+        before.eq(now.views.iter().filter(|view| **view < self.upto))
+    }
+
     /// Whether someone may read a version of `older` whose successor is of `newer` (I7): whether a
     /// live time lies in `[older, newer)`.
     #[must_use]

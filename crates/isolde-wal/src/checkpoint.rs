@@ -179,7 +179,8 @@ pub(crate) fn write_partitions(
 /// Writes a checkpoint of `source`, makes it the one that holds, and recycles the log before it.
 ///
 /// # Errors
-/// `Poisoned`; `Io`, `DiskFull`: the checkpoint before holds then, and the log is not recycled.
+/// `Poisoned`; `Io`, `DiskFull`: the checkpoint before holds then, and the log is not recycled; or the new one holds,
+/// and only the log was not recycled.
 pub fn checkpoint(
     directory: &Directory,
     log: &Arc<Log>,
@@ -193,9 +194,9 @@ pub fn checkpoint(
     let manifest = publish(directory, log, number, config, source).inspect_err(|_| {
         directory.give_up_checkpoint(number);
     })?;
-    log.segments().recycle(manifest.replay_from)?;
+    let recycled = log.segments().recycle(manifest.replay_from);
     directory.remove_checkpoints(|found| found != number);
-    Ok(manifest)
+    recycled.map(|()| manifest)
 }
 
 /// Writes a checkpoint, and makes it the one that holds.

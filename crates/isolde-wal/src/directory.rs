@@ -516,8 +516,14 @@ pub(crate) fn redo_records(
                     WalError::corrupt(segment.name, offset, "an operation makes no sense")
                 };
                 let (key, value) = operation.map_err(malformed)?;
+                if value.is_none() && mutant!("deletions-are-not-redone") {
+                    continue;
+                }
                 if (threads <= 1 || share(key) == mine) && ts > manifest.ts_of(key) {
                     redo.apply(key, value, ts);
+                }
+                if mutant!("record-redone-in-part") {
+                    break;
                 }
             }
         }

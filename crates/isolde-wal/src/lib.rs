@@ -12,7 +12,7 @@ mod real;
 mod record;
 mod scan;
 mod segments;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub mod sim;
 pub mod vfs;

@@ -7,7 +7,8 @@
 //! Records are given places inside the sequencer, in commit_ts order: that only links them into the
 //! queue. Whoever needs its commit hard and finds no leader *leads*: it takes the whole queue, writes
 //! it and syncs it on its own thread, while others queue up behind for the next batch. So batches form
-//! by themselves, and nobody waits for company (unless it was asked for).
+//! by themselves, and nobody waits for company, unless it was asked for: such a leader waits before it
+//! takes the queue, and whoever has less patience than it ends that wait.
 //!
 //! With the queue's end the leader captures visible_ts: when everything up to that end is synced,
 //! durable_ts becomes the captured value. It is captured under the queue's latch, under which visible_ts
@@ -94,6 +95,8 @@ struct Queue {
     /// visible_ts when records were last given places.
     captured: Ts,
     leading: bool,
+    /// The leader waits for company, so long at most; nothing once somebody has ended that wait.
+    gathering: Option<Duration>,
     /// What is being written; nothing while nobody writes.
     under_way: UnderWay,
     /// Threads that wait.
@@ -224,6 +227,7 @@ impl Log {
         let mut queue = self.queue.lock();
         while queue.batch.bytes > self.write_behind.limit_bytes || (queue.thread.is_none() && self.overdue(&queue)) {
             if queue.leading {
+                self.hurry(&mut queue, Duration::ZERO);
                 // Its leader writes all that stands there; this thread has nothing better to do.
                 drop(queue);
                 drop(self.writer.lock());
@@ -258,15 +262,29 @@ impl Log {
 
     // --- leading ---------------------------------------------------------------------------------
 
+    /// Waits so long for others to join the batch, or until somebody who will not wait so long does, and
+    /// leads it.
     fn lead_in_company(&self, mut queue: MutexGuard<'_, Queue>, company: Duration) {
-        if company.is_zero() || cfg!(any(shuttle, loom)) {
+        // A model checker knows no time: it waits until it is hurried, or not at all.
+        if company.is_zero() || cfg!(any(shuttle, loom)) && company < Duration::MAX {
             return self.lead(queue);
         }
         queue.leading = true;
-        queue.parked.has_leader = true;
+        queue.gathering = Some(company);
+        let batch = queue.parked.lead_forming();
         drop(queue);
-        threads::sleep(company);
-        self.lead(self.queue.lock());
+        self.bells.gather(batch, company);
+        let mut queue = self.queue.lock();
+        queue.gathering = None;
+        self.lead(queue);
+    }
+
+    /// A leader that waits for company does so no longer, if it has more patience than that.
+    fn hurry(&self, queue: &mut Queue, patience: Duration) {
+        if queue.gathering.is_some_and(|own| patience < own) {
+            queue.gathering = None;
+            self.bells.hurry(queue.parked.begun + 1);
+        }
     }
 
     /// Writes everything that stands in the queue, syncs it if anyone needs that, and wakes those whose

@@ -448,7 +448,8 @@ impl Db {
     /// to write all rows once.
     ///
     /// # Errors
-    /// `Unsupported` in memory; `Poisoned`, `Closed`; `Storage`: the checkpoint before holds then.
+    /// `Unsupported` in memory; `Poisoned`, `Closed`; `Storage`: the checkpoint before holds then; or the new one, and
+    /// only a part of the log before it could not be recycled, which goes at the next open.
     pub fn checkpoint(&self) -> Result<()> {
         self.check_open()?;
         self.core.checkpoint().map(|_| ())

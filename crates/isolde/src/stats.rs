@@ -21,8 +21,8 @@ pub struct Stats {
     pub committed: u64,
     /// Transactions rolled back, by their owner or by the database.
     pub rolled_back: u64,
-    /// Commits that failed certification. Conflicts that a call has met, such as a write at snapshot in pessimistic
-    /// mode, are not among them.
+    /// Conflicts: commits that failed certification, and calls that met a commit which their transaction cannot
+    /// stand beside, such as a write at snapshot in pessimistic mode.
     pub conflicts: u64,
     /// Bodies that were run again.
     pub retries: u64,

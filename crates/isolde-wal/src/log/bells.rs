@@ -11,6 +11,8 @@
 //! nobody waits for a batch that has not begun to form; the next leader has a third and is woken first, so
 //! that the disk has work while the others run.
 
+use std::time::Duration;
+
 use isolde_types::sync::{Condvar, CondvarMutex};
 
 /// A number that only grows, and those who wait for it.
@@ -26,6 +28,16 @@ impl Bell {
         while *ended < batch {
             ended = self.rings.wait(ended).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
+    }
+
+    /// The same, but not longer than that.
+    fn wait_at_most(&self, batch: u64, limit: Duration) {
+        if limit == Duration::MAX {
+            return self.wait(batch);
+        }
+        let ended = self.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let waited = self.rings.wait_timeout_while(ended, limit, |ended| *ended < batch);
+        drop(waited.unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 
     fn ring(&self, batch: u64) {
@@ -61,6 +73,12 @@ impl Parked {
     pub fn begin(&mut self) {
         self.begun += 1;
         self.has_leader = false;
+    }
+
+    /// Leads the batch that forms, while nobody does; gives its number.
+    pub fn lead_forming(&mut self) -> u64 {
+        self.has_leader = true;
+        self.begun + 1
     }
 
     /// Waits for the batch that was begun last.
@@ -100,6 +118,7 @@ pub(super) struct Ended {
 pub(super) struct Bells {
     lead: Bell,
     end: [Bell; 2],
+    company: Bell,
 }
 
 impl Bells {
@@ -119,9 +138,20 @@ impl Bells {
         }
     }
 
+    /// The leader of this batch waits for company: until it is hurried, but not longer than that.
+    pub fn gather(&self, batch: u64, at_most: Duration) {
+        self.company.wait_at_most(batch, at_most);
+    }
+
+    /// The leader of this batch waits for company no longer.
+    pub fn hurry(&self, batch: u64) {
+        self.company.ring(batch);
+    }
+
     /// Nobody waits any more, now or later.
     pub fn ring_for_good(&self) {
         self.lead.ring(u64::MAX);
+        self.company.ring(u64::MAX);
         self.end.iter().for_each(|bell| bell.ring(u64::MAX));
     }
 }

@@ -49,6 +49,9 @@ impl Log {
         if leads {
             self.lead(queue);
         } else {
+            if write || sync {
+                self.hurry(&mut queue, Duration::ZERO);
+            }
             drop(queue);
         }
         // A failure is reported by the admission that needs the space.

@@ -18,7 +18,8 @@ pub struct Need {
     pub ts: Ts,
     /// How hard.
     pub hardness: Hardness,
-    /// A leader may wait so long for company.
+    /// As a leader, a thread may wait so long for company, unless somebody comes who will not. A task does not
+    /// wait: it would hold up the others of its executor.
     pub company: Duration,
     /// The caller may write and sync on its own thread.
     pub may_lead: bool,
@@ -92,7 +93,7 @@ impl Log {
             }
             if let Err(poisoned) = self.check() {
                 // Again: it may have become hard just before the log was closed, or failed.
-                let hard = self.is_hard(need.ts, need.hardness);
+                let hard = self.is_hard(need.ts, need.hardness) || waited && mutant!("follower-misses-failure");
                 return Poll::Ready(if hard { Ok(()) } else { Err(poisoned) });
             }
             // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
@@ -109,6 +110,7 @@ impl Log {
             if need.hardness == Hardness::Synced {
                 queue.wanted_synced = queue.wanted_synced.max(need.ts);
             }
+            self.hurry(&mut queue, need.company);
             if queue.leading && need.is_parked {
                 self.wait_parked(queue, need);
                 waited = true;
@@ -128,7 +130,8 @@ impl Log {
                     thread.unpark();
                     return Poll::Pending;
                 }
-                _ => self.lead_in_company(queue, need.company),
+                _ if need.is_parked => self.lead_in_company(queue, need.company),
+                _ => self.lead(queue),
             }
         }
     }
@@ -168,12 +171,14 @@ impl Log {
     /// `Poisoned`.
     pub fn flush(&self) -> Result<()> {
         loop {
-            self.check()?;
             let mut queue = self.queue.lock();
+            // Under the latch, under which it fails: nobody leads after a failure, and nothing is left to write.
+            self.check()?;
             if queue.batch.is_empty() && queue.unsynced == 0 && !queue.leading {
                 return Ok(());
             }
             if queue.leading {
+                self.hurry(&mut queue, Duration::ZERO);
                 drop(queue);
                 drop(self.writer.lock());
                 threads::yield_now();

@@ -258,7 +258,6 @@ impl TxnInner {
     }
 
     fn lost(&self, lost: Lost) -> Error {
-        self.core.registry.count(|counts| counts.conflicts += 1);
         self.conflict(lost.kind, &lost.key, lost.span.as_ref(), lost.as_of, lost.latest)
     }
 

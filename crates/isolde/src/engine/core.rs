@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use isolde_locks::{Handle, LockCell, LockConfig, LockManager, SpanRecords};
-use isolde_mvcc::{Record, Store, Timeline, Views};
-use isolde_types::sync::Arc;
+use isolde_mvcc::{Live, Record, Store, Swept, Timeline, Views};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Clock, Isolation, Key, Mode, Places, Span, Ts, TxnId};
 
 use super::durable::Disk;
@@ -81,6 +81,8 @@ pub(crate) struct Core {
     commits: AtomicU64,
     /// How many rounds of collection in a row found nothing, at most `SWEEP_RARELY`.
     vain_sweeps: AtomicU32,
+    /// What was live when all was collected last because of the memory limit.
+    collected_at: Mutex<Option<Live>>,
 }
 
 impl Core {
@@ -109,6 +111,7 @@ impl Core {
             next_id: AtomicU64::new(1),
             commits: AtomicU64::new(0),
             vain_sweeps: AtomicU32::new(0),
+            collected_at: Mutex::default(),
             config,
         }
     }
@@ -137,8 +140,29 @@ impl Core {
         if self.store.stats().bytes <= limit_bytes {
             return Ok(());
         }
-        self.collect();
+        self.make_room();
         if self.store.stats().bytes <= limit_bytes { Ok(()) } else { Err(Error::MemoryLimit { limit_bytes }) }
+    }
+
+    /// Collects what the memory limit asks for: everything, where views have ended since it was done last; what was
+    /// noted as garbage, where only commits were made since; else hardly anything, since a database that is full
+    /// may refuse many writes.
+    fn make_room(&self) -> Swept {
+        self.expire_snapshots();
+        let live = self.views.live(&self.timeline);
+        let mut collected_at = self.collected_at.lock();
+        match &*collected_at {
+            Some(before) if *before == live => return self.store.sweep(&live, SWEEP_BUDGET),
+            Some(before) if before.holds_as_much_as(&live) => {
+                let swept = self.store.sweep(&live, usize::MAX);
+                *collected_at = Some(live);
+                return swept;
+            }
+            _ => {}
+        }
+        let swept = self.store.collect(&live);
+        *collected_at = Some(live);
+        swept
     }
 
     /// Does a bounded share of collection, every so many commits.
@@ -188,4 +212,35 @@ impl SpanRecords<RecordRef> for Core {
 
 pub(crate) fn within(what: &'static str, size: usize, limit: usize, option: &'static str) -> Result<()> {
     if size <= limit { Ok(()) } else { Err(Error::TooLarge(Box::new(TooLarge { what, size, limit, option }))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Db;
+
+    #[test]
+    fn a_full_database_does_not_look_at_every_key_for_every_write_that_it_refuses() {
+        const KEYS: usize = 1_000;
+        let db = Db::builder().in_memory().open().unwrap();
+        let core = db.core();
+        let key = |n: usize| n.to_be_bytes();
+        (0..KEYS).for_each(|n| db.put(key(n), "value").unwrap());
+        assert!(core.make_room().looked_at >= KEYS, "the first looks at all");
+        for _ in 0..10 {
+            assert!(core.make_room().looked_at <= super::SWEEP_BUDGET, "nothing has changed");
+        }
+        let snapshot = db.snapshot().unwrap();
+        (0..100).for_each(|n| db.delete(key(n)).unwrap());
+        core.make_room();
+        let swept = core.make_room();
+        assert!((swept.reclaimed, swept.looked_at <= super::SWEEP_BUDGET) == (0, true), "a view holds all: {swept:?}");
+        drop(snapshot);
+        let before = core.store.stats().records;
+        core.make_room();
+        assert_eq!(core.store.stats().records, before - 100, "a view has ended: what it held goes");
+        (100..200).for_each(|n| db.delete(key(n)).unwrap());
+        let swept = core.make_room();
+        assert!(swept.looked_at <= 100 + super::SWEEP_BUDGET, "{swept:?}");
+        assert_eq!(core.store.stats().records, before - 200, "what was deleted since goes at once");
+    }
 }

@@ -43,9 +43,11 @@ pub enum Durability {
     /// Acknowledged after its sync: survives a power cut. Concurrent commits share syncs.
     #[default]
     Sync,
-    /// The same, but a sync may wait for company: fewer syncs, for more latency.
+    /// The same, but a sync may wait for company: fewer syncs, for more latency. Whoever has less patience ends
+    /// that wait: a commit with another durability or a shorter delay, `sync`, `collect`, `backup`, `close`. A commit as a task syncs
+    /// at once, since it would hold up the others of its executor.
     Group {
-        /// How long at most.
+        /// How long at most; and no longer than commits of [`None`](Durability::None) stand unwritten.
         max_delay: Duration,
     },
     /// Acknowledged after it was written to the file: survives the end of the process. A power cut may

@@ -160,6 +160,7 @@ impl TxnInner {
         read_ts: Ts,
         latest: Ts,
     ) -> Error {
+        self.core.registry.count(|counts| counts.conflicts += 1);
         let other = self.core.recent.who(latest);
         let redact = self.core.config.redact;
         Error::Conflict(Box::new(Conflict::new(kind, self.summary(), other, key, span, read_ts, latest, redact)))

@@ -214,9 +214,12 @@ impl ScanCore {
         let policy = self.txn.policy;
         let optimistic = policy.writes == WriteTiming::AtCommit;
         match self.on_locked {
+            OnLocked::Skip if optimistic => {
+                return Err(Error::Unsupported("skip_locked in optimistic mode: nothing is locked when a row is read"));
+            }
             OnLocked::Skip if policy.skip_locked == SkipLocked::Unsound => {
                 return Err(Error::Unsupported(
-                    "skip_locked would break this level's promise, or nothing is locked in this mode",
+                    "skip_locked at RepeatableRead or Serializable: the level promises what a skipped row would break",
                 ));
             }
             OnLocked::Refuse if optimistic => {
