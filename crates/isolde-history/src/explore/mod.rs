@@ -29,6 +29,7 @@ mod closures;
 mod foresight;
 mod invariant;
 mod judge;
+mod outcome;
 mod reduce;
 mod resume;
 mod session;
@@ -47,9 +48,10 @@ use foresight::Foresight;
 
 pub use closures::{Closures, MAX_OPERATIONS, State};
 pub use invariant::{Invariant, InvariantError};
+pub use outcome::Outcome;
 pub use resume::Resume;
 pub use session::{Answer, Session};
-pub use survey::{Outcome, Shown, Survey};
+pub use survey::{Shown, Survey};
 
 /// At most this many transactions.
 pub const MAX_TXNS: usize = 8;
@@ -241,7 +243,8 @@ pub struct Run<'r> {
     pub number: u64,
     /// Its order.
     pub order: &'r Order,
-    /// What it did; or whoever was still blocked at its end. For whom a step waited was not asked.
+    /// What it did; or whoever was still blocked at its end. For whom a step waited was not asked, nor for the words
+    /// of a failure.
     pub outcome: &'r Result<Replay, ReplayError>,
 }
 
