@@ -118,6 +118,8 @@ struct Polled {
     ids: BTreeMap<usize, TxnId>,
     /// What the schedule calls it.
     names: BTreeMap<TxnId, String>,
+    /// Nobody reads the words of a failure.
+    brief: bool,
 }
 
 /// Options of a database for schedules: their merge operators, over encoded values.
@@ -164,6 +166,7 @@ impl Polled {
             savepoints: BTreeMap::new(),
             ids: BTreeMap::new(),
             names: BTreeMap::new(),
+            brief: false,
         })
     }
 
@@ -231,7 +234,8 @@ impl Database for Polled {
         let builder = if begin.read_only { builder.read_only() } else { builder };
         match Session::begin(builder).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(session) => {
-                let session = session.map_err(|error| failure(&error, Ends::Always))?;
+                let session =
+                    session.map_err(|error| Failure { message: error.to_string(), ..failure(&error, Ends::Always) })?;
                 self.ids.insert(txn, session.id());
                 self.names.insert(session.id(), begin.name.to_owned());
                 self.sessions.insert(txn, session);
@@ -254,10 +258,17 @@ impl Database for Polled {
         self.running.remove(&txn);
         let ends = if self.sessions.contains_key(&txn) { Ends::ByKind } else { Ends::Always };
         Poll::Ready(outcome.map_err(|error| {
-            let Failure { class, message, ended } = failure(&error, ends);
+            let failure = failure(&error, ends);
+            if self.brief {
+                return failure;
+            }
             let name_of = |number| self.names.get(&TxnId(number)).cloned();
-            Failure { class, message: in_names(&message, name_of), ended }
+            Failure { message: in_names(&error.to_string(), name_of), ..failure }
         }))
+    }
+
+    fn be_brief(&mut self) {
+        self.brief = true;
     }
 
     fn waits_for(&mut self, txn: usize) -> Option<String> {
@@ -309,6 +320,7 @@ enum Ends {
     ByKind,
 }
 
+/// A failure, without its words.
 fn failure(error: &Error, ends: Ends) -> Failure {
     let (class, ended) = match error.kind() {
         ErrorKind::Conflict | ErrorKind::SnapshotTooOld => (FailureClass::Conflict, true),
@@ -316,7 +328,7 @@ fn failure(error: &Error, ends: Ends) -> Failure {
         ErrorKind::LockTimeout | ErrorKind::LockBusy => (FailureClass::Timeout, false),
         _ => (FailureClass::Refused, false),
     };
-    Failure { class, message: error.to_string(), ended: ended || ends == Ends::Always }
+    Failure { class, message: String::new(), ended: ended || ends == Ends::Always }
 }
 
 fn refused(message: &str) -> Failure {

@@ -14,6 +14,7 @@ use isolde_types::{Key, KeyRange, LockMode, TxnId};
 
 use crate::builder::TxnBuilder;
 use crate::engine::commit::Commit;
+use crate::engine::inside::poll_inside;
 use crate::engine::read::Intent;
 use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait};
@@ -70,6 +71,9 @@ fn begin(core: &Arc<Core>, begin: Begin) -> Op<Session> {
 #[must_use = "operations do nothing unless polled"]
 pub struct Op<T> {
     future: Pin<Box<dyn Future<Output = Result<T>> + Send>>,
+    /// Inside whose gate the operation is whenever it is polled. Not a future around the operation: that would
+    /// copy it once more for each layer, and operations are large.
+    inside: Option<Arc<TxnInner>>,
     wait: Arc<Wait>,
 }
 
@@ -79,12 +83,15 @@ impl<T> Op<T> {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let wait = Arc::new(Wait::new(patience));
-        Op { future: Box::pin(operation(Arc::clone(&wait))), wait }
+        Op { future: Box::pin(operation(Arc::clone(&wait))), inside: None, wait }
     }
 
     /// Goes on with the operation; `Pending` is known to wait for somebody, see [`Op::cause`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        self.future.as_mut().poll(cx)
+        match &self.inside {
+            Some(txn) => poll_inside(txn, self.future.as_mut(), cx),
+            None => self.future.as_mut().poll(cx),
+        }
     }
 
     /// Why the operation was pending when it was last polled.
@@ -121,13 +128,9 @@ impl Session {
     fn op<T, F>(&self, patience: Patience, operation: impl FnOnce(Arc<TxnInner>, Arc<Wait>) -> F) -> Op<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
-        T: 'static,
     {
-        let inner = Arc::clone(&self.inner);
-        Op::new(patience, |wait| {
-            let body = operation(Arc::clone(&inner), wait);
-            async move { inner.inside(body).run().await }
-        })
+        let op = Op::new(patience, |wait| operation(Arc::clone(&self.inner), wait));
+        Op { inside: Some(Arc::clone(&self.inner)), ..op }
     }
 
     fn get_with(&self, key: impl AsRef<[u8]>, intent: Intent) -> Op<Option<Bytes>> {

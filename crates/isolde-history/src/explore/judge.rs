@@ -22,7 +22,7 @@ use crate::model::{Event, History, ReadKind, TxnKey};
 use crate::seen::{WhoSees, who_sees};
 
 /// How many sketches are kept, so that a long exploration takes no more memory than a short one.
-const KEPT: usize = 4096;
+pub(super) const KEPT: usize = 4096;
 
 /// What is said about a history.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Judge {
     /// Judges a history.
     pub fn judge(&mut self, history: &History) -> Rc<Judgement> {
         self.sketch.draw(history);
-        if let Some(known) = self.known.get(&*self.sketch.bytes) {
+        if let Some(known) = self.known.get(self.sketch.bytes.0.as_slice()) {
             return Rc::clone(known);
         }
         let judgement = Rc::new(Judgement::of(history));
@@ -72,41 +72,45 @@ impl Judge {
             if self.known.len() == KEPT {
                 self.known.clear();
             }
-            self.known.insert(self.sketch.bytes.as_slice().into(), Rc::clone(&judgement));
+            self.known.insert(self.sketch.bytes.0.as_slice().into(), Rc::clone(&judgement));
         }
         judgement
     }
 }
 
-/// A history as the checker sees it, in bytes. What is hashed is written down instead of mixed: `Hash` of all
-/// that is in an event writes lengths and variants too, so that different events write different bytes.
+/// What is hashed, written down instead of mixed: `Hash` of all that is in an event writes lengths and variants
+/// too, so that different events write different bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written(pub Vec<u8>);
+
+/// A history as the checker sees it, in bytes.
 #[derive(Clone, Debug, Default)]
 struct Sketch {
-    bytes: Vec<u8>,
+    bytes: Written,
     txns: Vec<TxnKey>,
 }
 
 impl Sketch {
     fn draw(&mut self, history: &History) {
-        self.bytes.clear();
+        self.bytes.0.clear();
         self.txns.clear();
         let History { initial, start, order, events } = history;
-        (initial, start, order).hash(self);
+        (initial, start, order).hash(&mut self.bytes);
         for event in events {
             let txn = event.txn();
             if !self.txns.contains(&txn) {
                 self.txns.push(txn);
             }
             if is_moment(event) {
-                txn.hash(self);
-                std::mem::discriminant(event).hash(self);
+                txn.hash(&mut self.bytes);
+                std::mem::discriminant(event).hash(&mut self.bytes);
             }
         }
         for number in 0..self.txns.len() {
             let txn = self.txns[number];
-            events.iter().filter(|event| event.txn() == txn).for_each(|event| event.hash(self));
+            events.iter().filter(|event| event.txn() == txn).for_each(|event| event.hash(&mut self.bytes));
         }
-        events.len().hash(self);
+        events.len().hash(&mut self.bytes);
     }
 }
 
@@ -118,9 +122,9 @@ fn is_moment(event: &Event) -> bool {
     }
 }
 
-impl Hasher for Sketch {
+impl Hasher for Written {
     fn write(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.0.extend_from_slice(bytes);
     }
 
     fn finish(&self) -> u64 {

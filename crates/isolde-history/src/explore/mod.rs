@@ -26,8 +26,10 @@
 //! What it leaves out: time. A wait that would time out is a wait for ever here, and reported as stuck.
 
 mod closures;
+mod foresight;
 mod invariant;
 mod judge;
+mod outcome;
 mod reduce;
 mod resume;
 mod session;
@@ -42,11 +44,14 @@ use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step, TxnOutcome,
 };
 
+use foresight::Foresight;
+
 pub use closures::{Closures, MAX_OPERATIONS, State};
 pub use invariant::{Invariant, InvariantError};
+pub use outcome::Outcome;
 pub use resume::Resume;
 pub use session::{Answer, Session};
-pub use survey::{Outcome, Shown, Survey};
+pub use survey::{Shown, Survey};
 
 /// At most this many transactions.
 pub const MAX_TXNS: usize = 8;
@@ -238,7 +243,8 @@ pub struct Run<'r> {
     pub number: u64,
     /// Its order.
     pub order: &'r Order,
-    /// What it did; or whoever was still blocked at its end. For whom a step waited was not asked.
+    /// What it did; or whoever was still blocked at its end. For whom a step waited was not asked, nor for the words
+    /// of a failure.
     pub outcome: &'r Result<Replay, ReplayError>,
 }
 
@@ -302,7 +308,16 @@ pub fn explore(
     visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
 ) -> Result<Explored, ReplayError> {
     let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
-    let run = |way: &mut Way, again: &mut Vec<usize>| descend(programs, options, &names, &mut *open(), way, again);
+    let mut foresight = Foresight::new(programs, options);
+    let run = |way: &mut Way, again: &mut Vec<usize>| {
+        let foreseen = foresight.leaves(programs, options, way);
+        if foreseen && !cfg!(debug_assertions) {
+            return Ok(Descent::Pruned);
+        }
+        let descent = descend(programs, options, &names, &mut *open(), way, again, &mut foresight)?;
+        assert!(!foreseen || matches!(descent, Descent::Pruned), "a run was foreseen to be left, and ended");
+        Ok(descent)
+    };
     tree(options, run, visit)
 }
 
@@ -382,30 +397,32 @@ fn descend(
     database: &mut dyn Database,
     way: &mut Way,
     again: &mut Vec<usize>,
+    foresight: &mut Foresight,
 ) -> Result<Descent, ReplayError> {
     let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
     let mut driver = Driver::new(database, names, setting).incurious();
     for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {
         driver.issue(txn, &Action::Begin(programs.programs[txn].begin))?;
     }
-    let mut places = [0_usize; MAX_TXNS];
+    let mut state = foresight.start();
     let mut depth = 0;
     loop {
         if depth == way.points.len() {
-            let ready = ready(programs, options, &driver, &places[..names.len()]);
+            let ready = ready(programs, options, &driver, &state.places);
+            foresight.learn(&state, ready);
             if ready == 0 {
                 break;
             }
-            let asleep = asleep_after(programs, options, way.points.last(), &places);
+            let asleep = asleep_after(programs, options, way.points.last(), &state.places);
             if !way.go_on(ready, asleep)? {
                 return Ok(Descent::Pruned);
             }
         }
         let txn = way.points[depth].chosen;
-        if let Some(action) = programs.action(txn, places[txn], options.begins[txn]) {
+        if let Some(action) = programs.action(txn, state.places[txn], options.begins[txn]) {
             driver.issue(txn, &action)?;
         }
-        places[txn] += 1;
+        foresight.step(&mut state, txn);
         depth += 1;
     }
     if options.aborted == Aborted::RunAgain {

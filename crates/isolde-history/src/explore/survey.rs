@@ -7,18 +7,8 @@ use bytes::Bytes;
 use isolde_types::{Anomaly, Key, escape_key};
 
 use super::judge::Judge;
+use super::outcome::{Outcome, Outcomes};
 use super::{Invariant, Order, Run};
-use crate::schedule::{Replay, StepReport, TxnOutcome};
-
-/// What one schedule came to, as far as programs can tell: what each read, how each ended, and what is in
-/// the database.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Outcome {
-    /// What each transaction read, step by step, and how it ended.
-    pub txns: Vec<String>,
-    /// What is in the database at the end.
-    pub final_state: BTreeMap<Key, Bytes>,
-}
 
 /// How often something came, and the smallest schedule that shows it: the one with the fewest changes
 /// from one transaction to another, among those the one in which earlier transactions come first.
@@ -51,6 +41,7 @@ pub struct Survey {
     /// Transactions that wait for each other, or for nobody, for ever.
     pub stuck: Option<Shown>,
     judge: Judge,
+    told: Outcomes,
 }
 
 impl Survey {
@@ -70,11 +61,11 @@ impl Survey {
             Ok(replay) => replay,
             Err(error) => return note(&mut self.stuck, run.order, || error.to_string()),
         };
-        let outcome = Outcome::of(replay);
+        let outcome = self.told.of(replay);
         if let Some(words) = broken {
             note(&mut self.broken, run.order, || words);
         }
-        count(&mut self.outcomes, &outcome, run.order, String::new);
+        count(&mut self.outcomes, &*outcome, run.order, String::new);
         let judgement = self.judge.judge(&replay.history);
         for (seen, finding) in &judgement.seen {
             count(&mut self.seen, seen, run.order, || finding.words.clone());
@@ -124,38 +115,6 @@ fn count<K: Ord + Clone>(map: &mut BTreeMap<K, Shown>, key: &K, order: &Order, w
     match map.get_mut(key) {
         Some(shown) => shown.add(order, words),
         None => drop(map.insert(key.clone(), Shown::new(order, words))),
-    }
-}
-
-impl Outcome {
-    fn of(replay: &Replay) -> Outcome {
-        let txn = |number: usize| {
-            let mut words: Vec<String> = Vec::new();
-            // By start: the order within a transaction.
-            let steps = replay.steps.iter().filter(|step| step.txn == number);
-            words.extend(steps.filter_map(seen));
-            words.push(ending(replay.txns[number].outcome).to_owned());
-            words.join(", ")
-        };
-        let txns = (0..replay.txns.len()).map(|number| format!("{}: {}", replay.txns[number].name, txn(number)));
-        Outcome { txns: txns.collect(), final_state: replay.final_state.clone() }
-    }
-}
-
-/// What a step showed its transaction.
-fn seen(step: &StepReport) -> Option<String> {
-    let output = step.output.as_ref().map(ToString::to_string).filter(|text| !text.is_empty());
-    let refused = step.failure.as_ref().filter(|failure| !failure.ended).map(|failure| failure.class.name().to_owned());
-    output.or(refused).map(|text| format!("{} = {text}", step.action))
-}
-
-const fn ending(outcome: TxnOutcome) -> &'static str {
-    match outcome {
-        TxnOutcome::Committed => "committed",
-        TxnOutcome::RolledBack => "rolled back",
-        TxnOutcome::Aborted => "aborted",
-        TxnOutcome::Unknown => "unknown",
-        TxnOutcome::Active => "never ended",
     }
 }
 

@@ -49,6 +49,9 @@ pub trait Database {
         None
     }
 
+    /// From here on nobody reads the words of a failure: they may be left out.
+    fn be_brief(&mut self) {}
+
     /// What was recorded, once every transaction has ended. Values are as the schedule writes them.
     fn history(&mut self) -> History;
 
@@ -67,7 +70,7 @@ pub trait Database {
 }
 
 /// What an operation returned.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Output {
     /// Nothing: a write, a lock, a savepoint, an end.
     Done,
@@ -85,7 +88,7 @@ pub enum Output {
 }
 
 /// What a compare-and-set did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Swap {
     /// The key held what it expected, and was written.
     Done,
@@ -115,14 +118,14 @@ impl fmt::Display for Output {
 pub struct Failure {
     /// What kind of failure.
     pub class: FailureClass,
-    /// The database's own words, on one line.
+    /// The database's own words, on one line; nothing where it was told to be [brief](Database::be_brief).
     pub message: String,
     /// Whether the transaction is over: rolled back by the database.
     pub ended: bool,
 }
 
 /// The kinds of failure.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum FailureClass {
     /// Two accesses that cannot both stand.
     Conflict,

@@ -64,7 +64,7 @@ pub struct StepReport {
 }
 
 /// How a transaction ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum TxnOutcome {
     /// It committed.
     Committed,
@@ -136,9 +136,11 @@ impl<'d> Driver<'d> {
         Driver { database, setting, txns, steps: Vec::new(), woken, moment: 0, curious: true }
     }
 
-    /// The same, but for whom a step waits is not asked: the answer takes a database longer than the step.
+    /// The same, but for whom a step waits is not asked, nor for the words of a failure: the answers take a
+    /// database longer than the step.
     #[must_use]
     pub fn incurious(self) -> Self {
+        self.database.be_brief();
         Driver { curious: false, ..self }
     }
 

@@ -83,7 +83,7 @@ pub struct Step {
 }
 
 /// What a step does: begin, or an operation of a transaction that has begun.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Action {
     /// `begin`.
     Begin(BeginWords),
@@ -92,7 +92,7 @@ pub enum Action {
 }
 
 /// What a `begin` names itself; the rest comes from the run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct BeginWords {
     /// The level, if it is written.
     pub isolation: Option<Isolation>,
@@ -103,7 +103,7 @@ pub struct BeginWords {
 }
 
 /// An operation; `V` is a value as written, or the bytes that it came to when the step ran.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Operation<V = Value> {
     /// `get K`.
     Get(Key),
@@ -150,7 +150,7 @@ pub enum Operation<V = Value> {
 }
 
 /// A span as it is written.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Place {
     /// `A..B`, `A..`, `..B` or `..`.
     Between {
@@ -164,7 +164,7 @@ pub enum Place {
 }
 
 /// A value as it is written.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Value {
     /// A word.
     Word(Bytes),

@@ -28,7 +28,8 @@ impl<T, F: Future<Output = Result<T>>> Inside<'_, F> {
     }
 }
 
-fn poll_inside<T, F: Future<Output = Result<T>>>(
+/// Polls an operation inside the gate.
+pub(crate) fn poll_inside<T, F: Future<Output = Result<T>> + ?Sized>(
     txn: &TxnInner,
     operation: Pin<&mut F>,
     cx: &mut Context<'_>,

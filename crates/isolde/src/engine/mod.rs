@@ -8,7 +8,7 @@ pub(crate) mod commit;
 pub(crate) mod core;
 pub(crate) mod durable;
 pub(crate) mod gate;
-mod inside;
+pub(crate) mod inside;
 mod key_map;
 mod locking;
 pub(crate) mod read;
