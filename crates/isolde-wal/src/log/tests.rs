@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::directory::{OpenConfig, Opened, Redo, open};
+use crate::error::WalError;
 use crate::record::BodyWriter;
 use crate::sim::{Failure, Kind, SimFs};
 
