@@ -16,6 +16,8 @@ pub enum At {
     Write,
     /// The log is about to be synced.
     Sync,
+    /// A file of a checkpoint is about to be made.
+    Checkpoint,
 }
 
 type Hooks = Arc<Mutex<Vec<(At, Hook)>>>;
@@ -52,6 +54,9 @@ fn run(hooks: &Hooks, at: At) {
 
 impl Vfs for Hooked {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn VfsFile>> {
+        if name.starts_with("ckpt-") && mode == OpenMode::CreateNew {
+            run(&self.hooks, At::Checkpoint);
+        }
         let file = self.inner.open(name, mode)?;
         let hooks = if name.starts_with("log-") { Arc::clone(&self.hooks) } else { Arc::default() };
         Ok(Box::new(HookedFile { file, hooks }))

@@ -174,6 +174,23 @@ fn after_a_failed_sync_no_scan_shows_what_is_not_durable() {
 }
 
 /// A checkpoint that fails gives its space back, wherever it fails.
+/// Nobody is there to be told of a panic in a thread of the database: the log fails, and says why.
+#[test]
+fn a_panic_of_the_thread_of_checkpoints_fails_the_log() {
+    let hooked = Hooked::new(Arc::new(SimFs::new(1)));
+    hooked.once(At::Checkpoint, || panic!("broken on purpose"));
+    let opened = Db::builder().vfs(Arc::new(hooked)).log_segment_bytes(64 << 10).checkpoint_after(1).open();
+    let db = opened.unwrap();
+    // However long it takes: without a failure this does not end.
+    while db.put("k", "v").is_ok() {
+        std::thread::yield_now();
+    }
+    let refused = db.put("k", "v").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Poisoned);
+    assert!(refused.to_string().contains("checkpoints panicked: broken on purpose"), "{refused}");
+    db.close().unwrap_err();
+}
+
 #[test]
 fn a_failed_checkpoint_leaves_no_files() {
     for (kind, nth) in [(Kind::Create, 0), (Kind::Create, 1), (Kind::Sync, 0), (Kind::Sync, 1), (Kind::SyncDir, 0)] {

@@ -10,6 +10,7 @@
 //! ```
 
 use std::thread;
+use std::time::Duration;
 
 use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::{AtomicUsize, Ordering};
@@ -140,11 +141,13 @@ pub struct CheckpointConfig {
     pub partition_bytes: u64,
     /// At most so many bytes are written in a second; without it, as fast as the disk takes them.
     pub bytes_per_second: Option<u64>,
+    /// How a thread waits so long: after a partition, for what it was too fast.
+    pub pause: fn(Duration),
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        CheckpointConfig { partition_bytes: 16 << 20, bytes_per_second: None }
+        CheckpointConfig { partition_bytes: 16 << 20, bytes_per_second: None, pause: thread::sleep }
     }
 }
 
@@ -155,6 +158,7 @@ pub(crate) fn write_partitions(
     checkpoint: u64,
     config: &CheckpointConfig,
     source: &mut dyn Source,
+    go_on: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<Partition>> {
     let mut partitions = Vec::new();
     let mut next = Some(Key::new());
@@ -165,15 +169,26 @@ pub(crate) fn write_partitions(
             let enough = writer.at + writer.block.len() as u64 >= config.partition_bytes;
             Ok(if enough { Enough::Yes } else { Enough::No })
         })?;
-        let bytes = writer.at;
+        let bytes = writer.at + writer.block.len() as u64;
         partitions.push(Partition { low, ts, rows: writer.finish()? });
-        if let Some(rate) = config.bytes_per_second {
-            let millis = bytes.saturating_mul(1000) / rate.max(1);
-            thread::sleep(std::time::Duration::from_millis(millis));
-        }
         next = after;
+        if let (Some(rate), Some(_)) = (config.bytes_per_second, &next) {
+            let millis = bytes.saturating_mul(1000) / rate.max(1);
+            pause_for(Duration::from_millis(millis), config.pause, go_on)?;
+        }
     }
     Ok(partitions)
+}
+
+/// Waits so long, in pieces: whoever closes the database need not wait for a slow checkpoint.
+fn pause_for(mut left: Duration, pause: fn(Duration), go_on: &dyn Fn() -> Result<()>) -> Result<()> {
+    const PIECE: Duration = Duration::from_millis(100);
+    while !left.is_zero() {
+        go_on()?;
+        pause(left.min(PIECE));
+        left = left.saturating_sub(PIECE);
+    }
+    Ok(())
 }
 
 /// Writes a checkpoint of `source`, makes it the one that holds, and recycles the log before it.
@@ -187,6 +202,7 @@ pub fn checkpoint(
     config: &CheckpointConfig,
     source: &mut dyn Source,
 ) -> Result<Manifest> {
+    log.process().check()?;
     let _one = directory.checkpointing()?;
     log.check()?;
     log.begin_checkpoint();
@@ -209,7 +225,7 @@ fn publish(
 ) -> Result<Manifest> {
     let vfs = directory.vfs();
     let database = directory.manifest().database;
-    let partitions = write_partitions(&**vfs, database, number, config, source)?;
+    let partitions = write_partitions(&**vfs, database, number, config, source, &|| log.check())?;
     vfs.sync_dir().map_err(WalError::io("syncing the directory of", "the checkpoint"))?;
     let oldest = partitions.iter().map(|partition| partition.ts).min().unwrap_or(Ts::ZERO);
     let (current, log_end) = log.position();
@@ -364,5 +380,59 @@ impl BlockReader<'_> {
 
     fn corrupt(&self, at: u64, what: &'static str) -> WalError {
         WalError::corrupt(self.name, at, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+    use crate::sim::SimFs;
+
+    thread_local! {
+        static PAUSES: RefCell<Vec<Duration>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// A state of so many rows of a thousand bytes.
+    struct Thousands(u8);
+
+    impl Source for Thousands {
+        fn partition(&mut self, low: &Key, row: &mut TakeRow<'_>) -> Result<(Ts, Option<Key>)> {
+            for key in low.first().copied().unwrap_or(0)..self.0 {
+                if row(&[key], &[7; 1000])? == Enough::Yes {
+                    return Ok((Ts(1), Some(Key::copy_from_slice(&[key + 1]))));
+                }
+            }
+            Ok((Ts(1), None))
+        }
+    }
+
+    fn paced(go_on: &dyn Fn() -> Result<()>) -> (Result<Vec<Partition>>, Duration) {
+        PAUSES.take();
+        let pause = |long| PAUSES.with_borrow_mut(|pauses| pauses.push(long));
+        let config = CheckpointConfig { partition_bytes: 10_000, bytes_per_second: Some(20_000), pause };
+        let partitions = write_partitions(&SimFs::default(), 1, 1, &config, &mut Thousands(30), go_on);
+        (partitions, PAUSES.take().iter().sum())
+    }
+
+    #[test]
+    fn a_checkpoint_is_no_faster_than_it_may_be() {
+        let (partitions, paused) = paced(&|| Ok(()));
+        assert_eq!(partitions.unwrap().len(), 4, "ten rows each, and an empty one for the end");
+        let millis = paused.as_millis();
+        assert!((1500..1600).contains(&millis), "30 kB at 20 kB a second, in {millis} ms");
+    }
+
+    #[test]
+    fn a_slow_checkpoint_ends_when_the_log_does() {
+        let asked = Cell::new(0);
+        let closed_soon = || {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 { Ok(()) } else { Err(WalError::Closed) }
+        };
+        let (partitions, paused) = paced(&closed_soon);
+        assert!(matches!(partitions, Err(WalError::Closed)));
+        assert_eq!(paused, Duration::from_millis(200));
     }
 }

@@ -15,19 +15,18 @@
 //! anybody is served.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, MutexGuard};
 use isolde_types::{Durable, Ts, mutant};
 
-use crate::checkpoint::{self, CheckpointConfig, Source, checkpoint_number, on_threads, write_partitions};
+use crate::checkpoint::{self, CheckpointConfig, Source, checkpoint_number, write_partitions};
 use crate::error::{Result, WalError};
 use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SUCCESSOR_NOTE, SegmentHeader};
 use crate::log::{Log, WriteBehind};
 use crate::manifest::{MANIFEST, Manifest, NEW_MANIFEST, create};
 use crate::real::LOCK_FILE;
-use crate::record::Operations;
+use crate::redo::redo_records;
 use crate::scan::{Found, SegmentBytes};
 use crate::segments::{Segments, segment_name, segment_number, spare_number};
 use crate::vfs::{OpenMode, Vfs, read_file, read_up_to, write_all_at};
@@ -243,7 +242,8 @@ pub fn write_backup(vfs: &Arc<dyn Vfs>, source: &mut dyn Source) -> Result<()> {
     let config = OpenConfig { segment_bytes: SMALL, ..OpenConfig::default() };
     let (header, _) = begin_epoch(&**vfs, &Recovered::nothing(&config))?;
     let number = 1;
-    let partitions = write_partitions(&**vfs, header.database, number, &CheckpointConfig::default(), source)?;
+    let config = CheckpointConfig::default();
+    let partitions = write_partitions(&**vfs, header.database, number, &config, source, &|| Ok(()))?;
     vfs.sync_dir().map_err(WalError::io("syncing the directory of", "the backup"))?;
     let manifest = Manifest {
         database: header.database,
@@ -493,42 +493,6 @@ fn total_bytes(vfs: &dyn Vfs, manifest: &Manifest, chain: &[LoggedSegment]) -> u
     let len = |name: &str| vfs.open(name, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0);
     let segments = chain.iter().map(|segment| segment_name(segment.number));
     checkpoint::partition_names(manifest).chain(segments).map(|name| len(&name)).sum()
-}
-
-/// Redoes commits, each key on one thread, so that its changes come in their order.
-pub(crate) fn redo_records(
-    segment: &SegmentBytes<'_>,
-    commits: &[&Found],
-    manifest: &Manifest,
-    threads: usize,
-    redo: &dyn Redo,
-) -> Result<()> {
-    let hasher: BuildHasherDefault<DefaultHasher> = BuildHasherDefault::default();
-    let share = |key: &[u8]| usize::try_from(hasher.hash_one(key) % threads.max(1) as u64).unwrap_or(0);
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    on_threads(threads, || {
-        let mine = next.fetch_add(1, Ordering::Relaxed);
-        for found in commits {
-            let ts = found.header.commit_ts;
-            for operation in Operations::new(segment.bytes.get(found.body.clone()).unwrap_or_default()) {
-                let malformed = |_| {
-                    let offset = found.at.0.saturating_sub(segment.header.start.0);
-                    WalError::corrupt(segment.name, offset, "an operation makes no sense")
-                };
-                let (key, value) = operation.map_err(malformed)?;
-                if value.is_none() && mutant!("deletions-are-not-redone") {
-                    continue;
-                }
-                if (threads <= 1 || share(key) == mine) && ts > manifest.ts_of(key) {
-                    redo.apply(key, value, ts);
-                }
-                if mutant!("record-redone-in-part") {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    })
 }
 
 /// Writes the new epoch's first segment, with what was not proven, and makes it part of the log.

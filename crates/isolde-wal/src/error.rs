@@ -67,6 +67,8 @@ pub enum WalError {
     Poisoned(Arc<str>),
     /// The log was closed before: nothing was written.
     Closed,
+    /// This process was forked from the one that opened the directory: nothing was written.
+    Forked,
 }
 
 impl WalError {
@@ -115,6 +117,9 @@ impl fmt::Display for WalError {
             }
             WalError::Poisoned(cause) => write!(f, "the log failed ({cause}): reopen the database"),
             WalError::Closed => f.write_str("the database is closed"),
+            WalError::Forked => f.write_str(
+                "this process was forked from the one that opened the database: open it after fork, in one of them",
+            ),
         }
     }
 }

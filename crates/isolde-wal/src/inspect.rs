@@ -8,12 +8,13 @@ use isolde_types::Ts;
 
 use crate::checkpoint::{self, checkpoint_number, load_partition, partition_name};
 use crate::directory::{
-    LoggedSegment, NEW_SEGMENT, OpenConfig, Redo, chain, missing_successor, read_segment, redo_records, refuse_others,
+    LoggedSegment, NEW_SEGMENT, OpenConfig, Redo, chain, missing_successor, read_segment, refuse_others,
 };
 use crate::error::{Result, WalError};
 use crate::format::{Lsn, RecordKind};
 use crate::manifest::{MANIFEST, Manifest};
 use crate::real::LOCK_FILE;
+use crate::redo::redo_records;
 use crate::scan::{Found, Scanned, SegmentBytes};
 use crate::segments::{segment_name, segment_number, spare_number};
 use crate::vfs::{OpenMode, Vfs};

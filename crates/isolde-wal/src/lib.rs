@@ -8,8 +8,10 @@ mod format;
 mod inspect;
 mod log;
 mod manifest;
+mod process;
 mod real;
 mod record;
+mod redo;
 mod scan;
 mod segments;
 #[cfg(any(test, feature = "sim"))]
@@ -25,6 +27,7 @@ pub use format::{BLOCK, Lsn, RecordHeader, RecordKind, SegmentHeader, VERSION};
 pub use inspect::{Inspection, PartitionReport, SegmentReport, Tail, inspect};
 pub use log::{HardWait, Hardness, Log, LogStats, Need, Tending, WriteBehind};
 pub use manifest::{Manifest, Partition};
+pub use process::Process;
 pub use real::RealFs;
 pub use record::{BodyWriter, Malformed, Operations};
 pub use scan::{Found, Scanned, SegmentBytes};

@@ -34,6 +34,7 @@ mod thread;
 mod waiting;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::Duration;
@@ -48,8 +49,9 @@ pub use self::parts::{LogStats, WriteBehind};
 pub use self::thread::Tending;
 pub use self::waiting::{HardWait, Need};
 use crate::batch::{Batch, Run};
-use crate::error::{Result, WalError};
+use crate::error::Result;
 use crate::format::{Lsn, RECORD_HEADER};
+use crate::process::Process;
 use crate::record::record_len;
 use crate::segments::{Reservation, Segments};
 use crate::writer::Writer;
@@ -80,6 +82,7 @@ pub struct Log {
     /// It was closed: the same as poisoned, but nothing has failed.
     closed: AtomicBool,
     cause: Mutex<Option<Arc<str>>>,
+    process: Process,
     write_behind: WriteBehind,
     epoch: u64,
     /// Bytes appended since the last checkpoint began.
@@ -153,6 +156,7 @@ impl Log {
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             cause: Mutex::new(None),
+            process: Process::this(),
             write_behind,
             epoch,
             since_checkpoint: AtomicU64::new(0),
@@ -189,6 +193,12 @@ impl Log {
         self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// The process that may write.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     pub(crate) fn segments(&self) -> &Arc<Segments> {
         &self.segments
     }
@@ -212,9 +222,10 @@ impl Log {
     /// *Blocks* while the log has too much to write, and while it must prepare a segment.
     ///
     /// # Errors
-    /// `Poisoned`; `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
+    /// `Poisoned`; `Forked`, `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
     pub fn admit(self: &Arc<Self>, body_len: usize) -> Result<Reservation> {
         self.check()?;
+        self.process.check()?;
         let len = RECORD_HEADER + body_len;
         let reservation = self.segments.reserve(len)?;
         // Relaxed: a limit may be passed by those who come at the same moment.
@@ -313,6 +324,7 @@ impl Log {
     }
 
     fn write_batch(&self, batch: &mut Batch, sync: bool) -> Result<u64> {
+        self.process.check()?;
         let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
         count(&self.counts.records, batch.records as u64);
         count(&self.counts.bytes, batch.bytes as u64);
@@ -406,11 +418,17 @@ impl Log {
         (wakers, None)
     }
 
+    /// Something that writes has failed in a way that nobody can answer for: the log fails with this reason, and all
+    /// who wait hear of it.
+    pub fn fail(&self, why: &str) {
+        self.poison(&why);
+    }
+
     /// From now on nothing is written, and durable_ts stands still.
-    fn poison(&self, error: &WalError) {
+    fn poison(&self, why: &dyn Display) {
         let mut cause = self.cause.lock();
         if cause.is_none() {
-            *cause = Some(error.to_string().into());
+            *cause = Some(why.to_string().into());
         }
         drop(cause);
         if mutant!("no-poison-after-error") {
@@ -436,7 +454,7 @@ struct Unwinding<'l>(&'l Log);
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
-        self.0.poison(&WalError::Poisoned("a leader panicked".into()));
+        self.0.poison(&"a leader panicked");
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::manifest::MANIFEST;
+use crate::process::Process;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// The name of the file whose lock stands for the directory. It is never removed.
@@ -57,7 +58,7 @@ impl RealFs {
             Err(error) => return Err(error),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Box::new(Lock(file)))),
+            Ok(()) => Ok(Some(Box::new(Lock::of(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -105,7 +106,7 @@ impl Vfs for RealFs {
         options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let file = options.open(self.path.join(LOCK_FILE))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(Lock(file)))),
+            Ok(()) => Ok(Some(Box::new(Lock::of(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -118,12 +119,24 @@ impl Vfs for RealFs {
 
 /// Gives the lock back itself: closing the file would leave it to a child process that was just forked and
 /// has not got rid of its copy of the file yet.
-struct Lock(File);
+struct Lock {
+    file: File,
+    owner: Process,
+}
+
+impl Lock {
+    fn of(file: File) -> Lock {
+        Lock { file, owner: Process::this() }
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing it does the same, if somewhat later.
-        let _ = self.0.unlock();
+        // The copy that a child process has of it is not the child's to give back.
+        if self.owner.is_this() {
+            // Closing it does the same, if somewhat later.
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -144,5 +157,25 @@ impl VfsFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forked_child_does_not_give_the_lock_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened =
+            || File::options().read(true).write(true).create(true).truncate(false).open(folder.path().join("f"));
+        let file = opened().unwrap();
+        file.try_lock().unwrap();
+        let childs = Lock::of(file.try_clone().unwrap());
+        childs.owner.pretend_forked();
+        drop(childs);
+        assert!(matches!(opened().unwrap().try_lock(), Err(TryLockError::WouldBlock)));
+        drop(Lock::of(file.try_clone().unwrap()));
+        opened().unwrap().try_lock().unwrap();
     }
 }

@@ -112,6 +112,7 @@ impl Builder {
     }
 
     /// Keeps the database in this directory, which is made if it is not there; the one above it is not.
+    /// It belongs to the process that opens it: a child of `fork` is refused every write (`Forked`).
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
         self.place = Some(Place::Path(path.as_ref().to_path_buf()));
         self
@@ -144,8 +145,8 @@ impl Builder {
         self
     }
 
-    /// How fast a checkpoint may be written, in bytes a second, so that commits keep the disk. Default:
-    /// no limit.
+    /// How fast a checkpoint may be written, in bytes a second, so that commits keep the disk: it
+    /// pauses after each [partition](Self::checkpoint_partition_bytes). Default: no limit.
     pub fn checkpoint_bytes_per_second(mut self, bytes: u64) -> Self {
         self.checkpoints.bytes_per_second = Some(bytes);
         self

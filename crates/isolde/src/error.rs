@@ -150,6 +150,7 @@ pub enum ErrorKind {
     NotADatabase,
     VersionMismatch,
     AlreadyOpen,
+    Forked,
 }
 
 impl Error {
@@ -216,6 +217,7 @@ impl Error {
                 StorageError::NotADatabase { .. } => ErrorKind::NotADatabase,
                 StorageError::VersionMismatch { .. } => ErrorKind::VersionMismatch,
                 StorageError::AlreadyOpen { .. } => ErrorKind::AlreadyOpen,
+                StorageError::Forked => ErrorKind::Forked,
                 _ => ErrorKind::Io,
             },
         }

@@ -105,6 +105,15 @@ impl Policy {
         }
     }
 
+    /// Why a scan may not skip rows that are locked, if it may not.
+    pub fn why_not_skip_locked(self) -> Option<&'static str> {
+        match (self.writes, self.skip_locked) {
+            (WriteTiming::AtCommit, _) => Some("skip_locked in optimistic mode: nothing is locked when a row is read"),
+            (_, SkipLocked::Unsound) => Some("skip_locked at a level whose promise a skipped row would break"),
+            (_, SkipLocked::Sound) => None,
+        }
+    }
+
     const fn pessimistic(isolation: Isolation) -> Policy {
         let base = Policy {
             view: ReadView::Statement,

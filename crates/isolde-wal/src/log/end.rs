@@ -13,8 +13,9 @@ impl Log {
     /// may take its place.
     ///
     /// # Errors
-    /// `Poisoned`, `Io`; `Closed` if it was closed before.
+    /// `Poisoned`, `Io`; `Closed` if it was closed before; `Forked`.
     pub fn finish(&self) -> Result<Option<Lsn>> {
+        self.process.check()?;
         if mutant!("closed-log-is-written") {
             self.flush()?;
             return self.mark();

@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::directory::{OpenConfig, Opened, Redo, open};
+use crate::error::WalError;
 use crate::record::BodyWriter;
 use crate::sim::{Failure, Kind, SimFs};
 
@@ -104,8 +105,9 @@ fn a_task_beside_a_leader_that_waits_for_company_is_not_delayed_and_does_not_wai
 
 #[test]
 fn syncing_closing_and_what_is_overdue_end_the_wait_for_company() {
+    type End<'e> = (&'e str, &'e dyn Fn(&Arc<Log>));
     let overdue = WriteBehind::default().write_after;
-    let ends: [(&str, &dyn Fn(&Arc<Log>)); 3] = [
+    let ends: [End<'_>; 3] = [
         ("sync", &|log| log.flush().unwrap()),
         ("close", &|log| assert!(log.finish().unwrap().is_some())),
         ("the log's thread", &|log| {

@@ -70,7 +70,7 @@ impl Log {
             while let Some(log) = weak.upgrade() {
                 let tended = catch_unwind(AssertUnwindSafe(|| log.tend(clock.now(), &mut state)));
                 if tended.is_err() {
-                    log.poison(&WalError::Poisoned("the log's thread panicked".into()));
+                    log.poison(&"the log's thread panicked");
                 }
                 let ended = log.queue.lock().thread.is_none();
                 drop(log);

@@ -168,8 +168,9 @@ impl Log {
     /// Makes everything that was placed so far durable. *Blocks* for a sync.
     ///
     /// # Errors
-    /// `Poisoned`.
+    /// `Poisoned`, `Forked`.
     pub fn flush(&self) -> Result<()> {
+        self.process.check()?;
         loop {
             let mut queue = self.queue.lock();
             // Under the latch, under which it fails: nobody leads after a failure, and nothing is left to write.

@@ -14,6 +14,8 @@
 //! read. Who wrote nothing waits at its end for the largest view that it used; one that was begun
 //! read-only under `Sync` or `Group` reads the durable prefix instead, and does not wait.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -118,6 +120,7 @@ impl Disk {
 
     /// Makes everything durable, writes down that it is, ends the threads, and gives the directory back.
     pub fn close(&self) -> Result<()> {
+        self.log.process().check()?;
         let _closing = self.closing.lock();
         let Some(directory) = self.directory.lock().take() else { return Ok(()) };
         let closed = self.log.finish().and_then(|end| end.map_or(Ok(()), |end| directory.note_end(end)));
@@ -258,7 +261,9 @@ impl Core {
                 let Some(disk) = core.disk.as_ref().filter(|disk| disk.directory.lock().is_some()) else { return };
                 if disk.log.since_checkpoint() >= after && !disk.log.is_poisoned() {
                     // What fails is tried again when the log has grown once more; the log keeps all.
-                    let _ = core.checkpoint();
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| core.checkpoint().map(drop))) {
+                        disk.log.fail(&format!("the thread of checkpoints panicked: {}", said(&*panic)));
+                    }
                 }
             }
         };
@@ -271,6 +276,10 @@ impl Core {
 impl Drop for Core {
     fn drop(&mut self) {
         if let Some(disk) = &self.disk {
+            if !disk.log.process().is_this() {
+                // The threads are those of the process that this one was forked from: there is nobody to join.
+                return std::mem::forget(std::mem::take(&mut *disk.threads.lock()));
+            }
             // Nobody is left to be told; what was acknowledged is safe without a clean close.
             let _ = disk.close();
         }
@@ -345,6 +354,12 @@ impl TxnInner {
     }
 }
 
+/// What a panic said, if it was text.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
 /// The rows of a durable state, for a checkpoint: each partition has a view of its own; or for a backup,
 /// which has one view for all.
 pub(crate) struct Rows<'c> {
@@ -378,4 +393,40 @@ impl Source for Rows<'_> {
 /// The smallest key after `key`.
 fn successor(key: &[u8]) -> Key {
     Bytes::from([key, &[0]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Db, Durability, ErrorKind};
+
+    #[test]
+    fn a_forked_child_reads_and_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::builder().path(folder.path()).no_threads().open().unwrap();
+        db.put("k", "parent").unwrap();
+        let process = || db.core().disk.as_ref().unwrap().log.process();
+        let files = || {
+            let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+            let read = |path: std::path::PathBuf| (path.clone(), std::fs::read(path).unwrap());
+            files.map(read).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let begun = db.begin().unwrap();
+        begun.put("k", "child").unwrap();
+        process().pretend_forked();
+        let before = files();
+        for durability in [Durability::Sync, Durability::Buffered, Durability::None] {
+            let refused = db.txn().durability(durability).run(|t| t.put("k", "child"));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Forked, "{durability:?}");
+        }
+        assert_eq!(begun.commit().unwrap_err().kind(), ErrorKind::Forked);
+        assert_eq!(db.sync().unwrap_err().kind(), ErrorKind::Forked);
+        assert_eq!(db.checkpoint().unwrap_err().kind(), ErrorKind::Forked);
+        assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"parent"[..]));
+        assert_eq!(db.core().disk.as_ref().unwrap().close().unwrap_err().kind(), ErrorKind::Forked);
+        assert!(files() == before, "a child has changed a file");
+        process().pretend_no_more();
+        db.put("k", "again").unwrap();
+        db.close().unwrap();
+        assert_eq!(Db::open(folder.path()).unwrap().get("k").unwrap().as_deref(), Some(&b"again"[..]));
+    }
 }

@@ -25,7 +25,7 @@ use super::wait::{Patience, Wait};
 use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result};
-use crate::isolation::{Footprint, ReadView, SkipLocked, WriteTiming};
+use crate::isolation::{Footprint, ReadView, WriteTiming};
 
 /// Where a chunk is being read.
 type Cursor = isolde_mvcc::Cursor<LockCell>;
@@ -213,19 +213,13 @@ impl ScanCore {
     fn start(&mut self) -> Result<()> {
         let policy = self.txn.policy;
         let optimistic = policy.writes == WriteTiming::AtCommit;
-        match self.on_locked {
-            OnLocked::Skip if optimistic => {
-                return Err(Error::Unsupported("skip_locked in optimistic mode: nothing is locked when a row is read"));
-            }
-            OnLocked::Skip if policy.skip_locked == SkipLocked::Unsound => {
-                return Err(Error::Unsupported(
-                    "skip_locked at RepeatableRead or Serializable: the level promises what a skipped row would break",
-                ));
-            }
-            OnLocked::Refuse if optimistic => {
-                return Err(Error::Unsupported("nowait in optimistic mode: nothing is locked when a row is read"));
-            }
-            _ => {}
+        let refused = match self.on_locked {
+            OnLocked::Skip => policy.why_not_skip_locked(),
+            OnLocked::Refuse if optimistic => Some("nowait in optimistic mode: nothing is locked when a row is read"),
+            _ => None,
+        };
+        if let Some(why) = refused {
+            return Err(Error::Unsupported(why));
         }
         if self.locks_rows() || self.marks_rows() {
             self.txn.refuse_read_only()?;
