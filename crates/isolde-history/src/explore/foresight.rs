@@ -146,3 +146,42 @@ impl Foresight {
         Some(known)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explore::{Aborted, Begins};
+    use crate::schedule::Schedule;
+
+    /// T1 was gone down first, then T2; `ready` could go on then. Whether a run that begins with T2 is foreseen
+    /// to be left.
+    fn leaves(text: &str, ready: u8) -> bool {
+        let programs = Programs::of(&Schedule::parse(text).unwrap()).unwrap();
+        let options = Options {
+            begins: vec![Begins::First; 2],
+            reduction: Reduction::SleepSets,
+            aborted: Aborted::Left,
+            from: 0,
+            resume: None,
+        };
+        let mut foresight = Foresight::new(&programs, &options);
+        let mut state = foresight.start();
+        foresight.step(&mut state, 0);
+        foresight.step(&mut state, 1);
+        foresight.learn(&state, ready);
+        let mut way = Way::default();
+        way.points.push(Point { choices: vec![1], chosen: 1, asleep: 0, tried: 0b01 });
+        let leaves = foresight.leaves(&programs, &options, &mut way);
+        assert_eq!(way.points.len(), 1);
+        leaves
+    }
+
+    #[test]
+    fn a_run_is_left_where_nobody_but_sleepers_could_go_on_in_another_order() {
+        let independent = "T1: get x\nT1: get x\nT2: get y\nT2: get y\n";
+        assert!(leaves(independent, 0b01));
+        assert!(leaves(independent, 0b00), "T1 has ended, or waits, after its step: before it T1 sleeps");
+        assert!(!leaves(independent, 0b11), "T2 goes on");
+        assert!(!leaves("T1: get x\nT1: get x\nT2: put x 1\nT2: get y\n", 0b01), "T1 does not sleep");
+    }
+}

@@ -23,6 +23,9 @@
 //! Worked example: T1 gets x, T2 gets y, and both commit. 2 + 2 steps have 6 orders, and all come to the
 //! same: with sleep sets one is run.
 //!
+//! A run that sleep sets leave in the middle would be run up to there for nothing: most are foreseen, from who could
+//! go on after the same steps in another order (see `foresight`).
+//!
 //! What it leaves out: time. A wait that would time out is a wait for ever here, and reported as stuck.
 
 mod closures;
