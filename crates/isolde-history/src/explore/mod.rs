@@ -26,7 +26,6 @@
 //! What it leaves out: time. A wait that would time out is a wait for ever here, and reported as stuck.
 
 mod closures;
-mod foresight;
 mod invariant;
 mod judge;
 mod outcome;
@@ -43,8 +42,6 @@ use isolde_types::{Isolation, Key, Mode};
 use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step, TxnOutcome,
 };
-
-use foresight::Foresight;
 
 pub use closures::{Closures, MAX_OPERATIONS, State};
 pub use invariant::{Invariant, InvariantError};
@@ -308,16 +305,7 @@ pub fn explore(
     visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
 ) -> Result<Explored, ReplayError> {
     let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
-    let mut foresight = Foresight::new(programs, options);
-    let run = |way: &mut Way, again: &mut Vec<usize>| {
-        let foreseen = foresight.leaves(programs, options, way);
-        if foreseen && !cfg!(debug_assertions) {
-            return Ok(Descent::Pruned);
-        }
-        let descent = descend(programs, options, &names, &mut *open(), way, again, &mut foresight)?;
-        assert!(!foreseen || matches!(descent, Descent::Pruned), "a run was foreseen to be left, and ended");
-        Ok(descent)
-    };
+    let run = |way: &mut Way, again: &mut Vec<usize>| descend(programs, options, &names, &mut *open(), way, again);
     tree(options, run, visit)
 }
 
@@ -397,32 +385,30 @@ fn descend(
     database: &mut dyn Database,
     way: &mut Way,
     again: &mut Vec<usize>,
-    foresight: &mut Foresight,
 ) -> Result<Descent, ReplayError> {
     let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
     let mut driver = Driver::new(database, names, setting).incurious();
     for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {
         driver.issue(txn, &Action::Begin(programs.programs[txn].begin))?;
     }
-    let mut state = foresight.start();
+    let mut places = [0_usize; MAX_TXNS];
     let mut depth = 0;
     loop {
         if depth == way.points.len() {
-            let ready = ready(programs, options, &driver, &state.places);
-            foresight.learn(&state, ready);
+            let ready = ready(programs, options, &driver, &places[..names.len()]);
             if ready == 0 {
                 break;
             }
-            let asleep = asleep_after(programs, options, way.points.last(), &state.places);
+            let asleep = asleep_after(programs, options, way.points.last(), &places);
             if !way.go_on(ready, asleep)? {
                 return Ok(Descent::Pruned);
             }
         }
         let txn = way.points[depth].chosen;
-        if let Some(action) = programs.action(txn, state.places[txn], options.begins[txn]) {
+        if let Some(action) = programs.action(txn, places[txn], options.begins[txn]) {
             driver.issue(txn, &action)?;
         }
-        foresight.step(&mut state, txn);
+        places[txn] += 1;
         depth += 1;
     }
     if options.aborted == Aborted::RunAgain {
