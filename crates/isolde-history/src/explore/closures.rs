@@ -26,8 +26,8 @@ use isolde_types::{Isolation, Key, Mode};
 
 use super::session::{Answer, Session};
 use super::{
-    Aborted, Begins, Descent, Explored, MAX_TXNS, Options, Order, Point, Program, Reduction, Run, Way, again_name,
-    asleep, ended, reduce, renumbered, tree,
+    Aborted, Asleep, Begins, Descent, Effect, Explored, MAX_TXNS, Options, Order, Others, Point, Program, Reduction,
+    Run, Way, again_name, asleep, ended, renumbered, tree,
 };
 use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, ReplayError, Schedule, Setting, Step, StepReport, TxnOutcome,
@@ -214,7 +214,8 @@ impl<'f> Closures<'f> {
         database: &mut dyn Database,
         order: &Order,
     ) -> Result<Schedule, ReplayError> {
-        let point = |chosen: &usize| Point { choices: Vec::new(), chosen: *chosen, asleep: 0, tried: 0 };
+        let effects = [Effect::default(); MAX_TXNS];
+        let point = |chosen: &usize| Point { choices: Vec::new(), chosen: *chosen, asleep: 0, tried: 0, effects };
         let mut way = Way { points: order.moves.iter().map(point).collect(), lead: Vec::new() };
         let mut descending = self.descending(options, database)?;
         descending.go(&mut way, &mut Vec::new())?;
@@ -265,6 +266,8 @@ struct Actor<'f> {
     done: Program,
     /// What it wants to do next; none while it waits for the database, and when it has ended.
     pending: Option<Action>,
+    /// What it has asked of the database last.
+    last: Option<Action>,
     /// The step that it waits for.
     step: Option<usize>,
 }
@@ -279,6 +282,7 @@ impl<'f> Actor<'f> {
             running: None,
             done: Program { name: name.clone(), begin: *begin, operations: Vec::new() },
             pending: Some(Action::Begin(*begin)),
+            last: None,
             step: None,
         }
     }
@@ -341,12 +345,15 @@ impl Descending<'_, '_, '_> {
                 if ready == 0 {
                     return Ok(None);
                 }
-                let asleep = self.asleep(way.points.last(), taken.last());
+                let asleep = self.asleep(way.points.last());
                 if !way.go_on(ready, asleep)? {
                     return Ok(Some(Descent::Pruned));
                 }
             }
-            let action = self.take(way.points[depth].chosen)?;
+            let chosen = way.points[depth].chosen;
+            let before = Others::of(&self.driver, self.actors.len());
+            let action = self.take(chosen)?;
+            way.points[depth].effects[chosen] = before.effect(&self.driver, self.actors.len());
             match taken.get(depth) {
                 None => taken.push(action),
                 Some(before) if *before == action => {}
@@ -363,6 +370,7 @@ impl Descending<'_, '_, '_> {
         if let Action::Do(operation) = &action {
             one.done.operations.push(operation.clone());
         }
+        one.last = Some(action.clone());
         self.driver.issue(one.txn, &action)?;
         one.step = Some(self.driver.steps().len() - 1);
         for actor in &mut self.actors {
@@ -380,13 +388,12 @@ impl Descending<'_, '_, '_> {
         (0..self.actors.len()).filter(ready).fold(0, |bits, txn| bits | 1 << txn)
     }
 
-    fn asleep(&self, parent: Option<&Point>, taken: Option<&Action>) -> u8 {
-        let (Some(parent), Some(taken), Reduction::SleepSets) = (parent, taken, self.reduction) else { return 0 };
-        let by = &self.actors[parent.chosen].done;
-        asleep(parent, self.actors.len(), |txn| {
-            let other = &self.actors[txn];
-            other.pending.as_ref().is_some_and(|next| reduce::independent((by, taken), (&other.done, next)))
-        })
+    fn asleep(&self, parent: Option<&Point>) -> Asleep {
+        let (Some(parent), Reduction::SleepSets) = (parent, self.reduction) else { return Asleep::default() };
+        let actors = &self.actors;
+        let last = |txn: usize| Some((&actors[txn].done, actors[txn].last.clone()?));
+        let next = |txn: usize| Some((&actors[txn].done, actors[txn].pending.clone()?));
+        asleep(parent, actors.len(), last, next)
     }
 
     /// Runs those that the database aborted again, one after the other.

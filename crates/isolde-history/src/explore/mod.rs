@@ -17,7 +17,8 @@
 //! first; schedules that differ only in the order of neighbours that are independent come to the same,
 //! and one of them is enough. *Sleep sets* skip the others: having gone down one choice, a sibling that
 //! is independent of it need not be tried first again until something that depends on it has
-//! happened. What is independent is judged by keys alone, and tested against the unreduced run. Source:
+//! happened. What is independent is judged by keys, and by whom a step was seen to wake or abort, and tested
+//! against the unreduced run. Source:
 //! Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems" (1996), chapter 5.
 //!
 //! Worked example: T1 gets x, T2 gets y, and both commit. 2 + 2 steps have 6 orders, and all come to the
@@ -25,6 +26,7 @@
 //!
 //! What it leaves out: time. A wait that would time out is a wait for ever here, and reported as stuck.
 
+mod asleep;
 mod closures;
 mod invariant;
 mod judge;
@@ -42,6 +44,8 @@ use isolde_types::{Isolation, Key, Mode};
 use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step, TxnOutcome,
 };
+
+use asleep::{Asleep, Effect, Others, asleep};
 
 pub use closures::{Closures, MAX_OPERATIONS, State};
 pub use invariant::{Invariant, InvariantError};
@@ -277,19 +281,22 @@ struct Point {
     asleep: u8,
     /// Whoever was gone down here before.
     tried: u8,
+    /// What the steps of those who were gone down here, or sleep, did to others.
+    effects: [Effect; MAX_TXNS],
 }
 
 impl Point {
     /// A point where these are awake and can go on. The first of them is chosen, or, where an exploration goes on
     /// from a point, the one that leads there; those before it were tried. `None` if everyone is asleep.
-    fn new(awake: u8, asleep: u8, lead: Option<&usize>) -> Result<Option<Point>, ReplayError> {
+    fn new(awake: u8, asleep: Asleep, lead: Option<&usize>) -> Result<Option<Point>, ReplayError> {
         let mut choices: Vec<usize> = (0..MAX_TXNS).rev().filter(|txn| awake >> txn & 1 == 1).collect();
         let mut tried = 0;
         if let Some(lead) = lead {
             let place = choices.iter().position(|txn| txn == lead).ok_or(ReplayError::Elsewhere)?;
             tried = choices.drain(place + 1..).fold(0, |bits, txn| bits | 1 << txn);
         }
-        Ok(choices.last().copied().map(|chosen| Point { choices, chosen, asleep, tried }))
+        let Asleep { txns: asleep, effects } = asleep;
+        Ok(choices.last().copied().map(|chosen| Point { choices, chosen, asleep, tried, effects }))
     }
 }
 
@@ -319,8 +326,8 @@ struct Way {
 
 impl Way {
     /// Adds a point at the end; `false` if everyone who could go on there is asleep.
-    fn go_on(&mut self, ready: u8, asleep: u8) -> Result<bool, ReplayError> {
-        let point = Point::new(ready & !asleep, asleep, self.lead.get(self.points.len()))?;
+    fn go_on(&mut self, ready: u8, asleep: Asleep) -> Result<bool, ReplayError> {
+        let point = Point::new(ready & !asleep.txns, asleep, self.lead.get(self.points.len()))?;
         let goes_on = point.is_some();
         self.points.extend(point);
         Ok(goes_on)
@@ -406,7 +413,9 @@ fn descend(
         }
         let txn = way.points[depth].chosen;
         if let Some(action) = programs.action(txn, places[txn], options.begins[txn]) {
+            let before = Others::of(&driver, names.len());
             driver.issue(txn, &action)?;
+            way.points[depth].effects[txn] = before.effect(&driver, names.len());
         }
         places[txn] += 1;
         depth += 1;
@@ -445,23 +454,16 @@ fn ready(programs: &Programs, options: &Options, driver: &Driver<'_>, places: &[
 
 /// Whoever sleeps after the step that led here: those that slept or were tried before it, and are
 /// independent of it. `places` already counts that step.
-fn asleep_after(programs: &Programs, options: &Options, parent: Option<&Point>, places: &[usize]) -> u8 {
-    let (Some(parent), Reduction::SleepSets) = (parent, options.reduction) else { return 0 };
-    let taken = parent.chosen;
-    let next = |txn: usize, place: usize| programs.action(txn, place, options.begins[txn]);
-    let Some(step) = next(taken, places[taken] - 1) else { return 0 };
-    asleep(parent, programs.programs.len(), |txn| {
-        next(txn, places[txn]).is_some_and(|other| {
-            reduce::independent((&programs.programs[taken], &step), (&programs.programs[txn], &other))
-        })
-    })
-}
-
-/// Those that slept or were tried at a point, and are independent of what was chosen there.
-fn asleep(parent: &Point, txns: usize, independent: impl Fn(usize) -> bool) -> u8 {
-    let candidates = parent.asleep | parent.tried;
-    let sleeps = |txn: &usize| *txn != parent.chosen && candidates >> txn & 1 == 1 && independent(*txn);
-    (0..txns).filter(sleeps).fold(0, |bits, txn| bits | 1 << txn)
+fn asleep_after(programs: &Programs, options: &Options, parent: Option<&Point>, places: &[usize]) -> Asleep {
+    let (Some(parent), Reduction::SleepSets) = (parent, options.reduction) else { return Asleep::default() };
+    let action = |txn: usize, place: usize| programs.action(txn, place, options.begins[txn]);
+    let last = |txn: usize| action(txn, places[txn].checked_sub(1)?);
+    asleep(
+        parent,
+        programs.programs.len(),
+        |txn| Some((&programs.programs[txn], last(txn)?)),
+        |txn| Some((&programs.programs[txn], action(txn, places[txn])?)),
+    )
 }
 
 /// Goes back to the last point with another choice; `false` when there is none.
