@@ -222,10 +222,9 @@ impl Log {
     /// *Blocks* while the log has too much to write, and while it must prepare a segment.
     ///
     /// # Errors
-    /// `Poisoned`; `Forked`, `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
+    /// `Poisoned`; `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
     pub fn admit(self: &Arc<Self>, body_len: usize) -> Result<Reservation> {
         self.check()?;
-        self.process.check()?;
         let len = RECORD_HEADER + body_len;
         let reservation = self.segments.reserve(len)?;
         // Relaxed: a limit may be passed by those who come at the same moment.

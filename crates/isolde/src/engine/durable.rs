@@ -290,6 +290,11 @@ impl TxnInner {
     /// Before a commit takes its place: that its record can be appended.
     pub fn admit(&self) -> Result<Option<Reservation>> {
         let Some(disk) = &self.core.disk else { return Ok(None) };
+        if self.durability != Durability::None {
+            // Asking the kernel takes 150 ns, a tenth of a commit that waits for nothing: that one is not told
+            // that it is in a child of fork, but its batch is not written.
+            disk.log.process().check()?;
+        }
         let bound = {
             let body = self.body();
             let sizes = body.writes.iter().map(|(key, write)| BodyWriter::bound(key.len(), write.pending.size_bound()));
@@ -414,19 +419,24 @@ mod tests {
         begun.put("k", "child").unwrap();
         process().pretend_forked();
         let before = files();
-        for durability in [Durability::Sync, Durability::Buffered, Durability::None] {
+        for durability in [Durability::Sync, Durability::Buffered] {
             let refused = db.txn().durability(durability).run(|t| t.put("k", "child"));
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::Forked, "{durability:?}");
         }
         assert_eq!(begun.commit().unwrap_err().kind(), ErrorKind::Forked);
+        assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"parent"[..]));
+        // Not told, and never written.
+        db.txn().durability(Durability::None).run(|t| t.put("untold", "child")).unwrap();
         assert_eq!(db.sync().unwrap_err().kind(), ErrorKind::Forked);
         assert_eq!(db.checkpoint().unwrap_err().kind(), ErrorKind::Forked);
-        assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"parent"[..]));
         assert_eq!(db.core().disk.as_ref().unwrap().close().unwrap_err().kind(), ErrorKind::Forked);
         assert!(files() == before, "a child has changed a file");
-        process().pretend_no_more();
-        db.put("k", "again").unwrap();
-        db.close().unwrap();
-        assert_eq!(Db::open(folder.path()).unwrap().get("k").unwrap().as_deref(), Some(&b"again"[..]));
+        let copy = tempfile::tempdir().unwrap();
+        before
+            .iter()
+            .for_each(|(path, bytes)| std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap());
+        let copy = Db::open(copy.path()).unwrap();
+        assert_eq!(copy.get("k").unwrap().as_deref(), Some(&b"parent"[..]));
+        assert_eq!(copy.get("untold").unwrap(), None);
     }
 }
