@@ -4,7 +4,8 @@
 //! and for the end of a transaction all that the transaction ever touches, because then its writes
 //! appear and its locks go. Two steps are independent if their footprints do not meet. Beside that a
 //! `begin` that takes a snapshot depends on whoever ends, and on another `begin`, which gives
-//! transactions their ages. (Steps that merely *wait* are in the footprint of whom they wait for.)
+//! transactions their ages. What a step does to others, whom it wakes and whom it aborts, is not known here: see
+//! `asleep`.
 //!
 //! That is less than could be said: two gets of one key are taken for dependent, since under locks the
 //! first may let in or keep out somebody else.
