@@ -56,6 +56,8 @@ pub(crate) struct Body {
     pub next_savepoint: u32,
     /// Records that were locked while they had no version: collected once they are unlocked.
     pub placeholders: Vec<RecordRef>,
+    /// It was rolled back: its versions are withdrawn, its owner was taken.
+    pub undone: bool,
     /// What increments and merges came to, for a recorder.
     pub resolved: Vec<(Key, bytes::Bytes)>,
     pub owner: Option<Arc<Owner<RecordRef>>>,
@@ -354,6 +356,7 @@ impl TxnInner {
             body.view = None;
             body.marks_view = None;
             body.savepoints.clear();
+            body.undone = true;
             (body.owner.take(), std::mem::take(&mut body.placeholders), writes)
         };
         if !mutant!("drop-keeps-locks") {
