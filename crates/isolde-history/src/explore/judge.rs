@@ -12,17 +12,14 @@
 //!
 //! A history with complaints is judged anew each time, since they name the places of events.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::rc::Rc;
 
+use super::known::{Known, Written};
 use crate::check;
 use crate::check::Report;
-use crate::hash::HashMap;
 use crate::model::{Event, History, ReadKind, TxnKey};
 use crate::seen::{WhoSees, who_sees};
-
-/// How many sketches are kept, so that a long exploration takes no more memory than a short one.
-pub(super) const KEPT: usize = 4096;
 
 /// What is said about a history.
 #[derive(Debug)]
@@ -45,73 +42,38 @@ impl Judgement {
 }
 
 /// The judgements so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Judge {
-    known: HashMap<Box<[u8]>, Rc<Judgement>>,
-    sketch: Sketch,
+    known: Known<Judgement>,
 }
-
-/// What a judge knows follows from what it is asked, and tells no two surveys apart.
-impl PartialEq for Judge {
-    fn eq(&self, _: &Judge) -> bool {
-        true
-    }
-}
-
-impl Eq for Judge {}
 
 impl Judge {
     /// Judges a history.
     pub fn judge(&mut self, history: &History) -> Rc<Judgement> {
-        self.sketch.draw(history);
-        if let Some(known) = self.known.get(self.sketch.bytes.0.as_slice()) {
-            return Rc::clone(known);
-        }
-        let judgement = Rc::new(Judgement::of(history));
-        if judgement.report.complaints.is_empty() {
-            if self.known.len() == KEPT {
-                self.known.clear();
-            }
-            self.known.insert(self.sketch.bytes.0.as_slice().into(), Rc::clone(&judgement));
-        }
-        judgement
+        let no_complaints = |judgement: &Judgement| judgement.report.complaints.is_empty();
+        self.known.of(|to| draw(history, to), || Judgement::of(history), no_complaints)
     }
 }
 
-/// What is hashed, written down instead of mixed: `Hash` of all that is in an event writes lengths and variants
-/// too, so that different events write different bytes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Written(pub Vec<u8>);
-
-/// A history as the checker sees it, in bytes.
-#[derive(Clone, Debug, Default)]
-struct Sketch {
-    bytes: Written,
-    txns: Vec<TxnKey>,
-}
-
-impl Sketch {
-    fn draw(&mut self, history: &History) {
-        self.bytes.0.clear();
-        self.txns.clear();
-        let History { initial, start, order, events } = history;
-        (initial, start, order).hash(&mut self.bytes);
-        for event in events {
-            let txn = event.txn();
-            if !self.txns.contains(&txn) {
-                self.txns.push(txn);
-            }
-            if is_moment(event) {
-                txn.hash(&mut self.bytes);
-                std::mem::discriminant(event).hash(&mut self.bytes);
-            }
+/// Draws the sketch of a history: as the checker sees it, in bytes.
+fn draw(history: &History, to: &mut Written) {
+    let History { initial, start, order, events } = history;
+    (initial, start, order).hash(to);
+    let mut txns: Vec<TxnKey> = Vec::new();
+    for event in events {
+        let txn = event.txn();
+        if !txns.contains(&txn) {
+            txns.push(txn);
         }
-        for number in 0..self.txns.len() {
-            let txn = self.txns[number];
-            events.iter().filter(|event| event.txn() == txn).for_each(|event| event.hash(&mut self.bytes));
+        if is_moment(event) {
+            txn.hash(to);
+            std::mem::discriminant(event).hash(to);
         }
-        events.len().hash(&mut self.bytes);
     }
+    for txn in txns {
+        events.iter().filter(|event| event.txn() == txn).for_each(|event| event.hash(to));
+    }
+    events.len().hash(to);
 }
 
 /// A begin or an end: its place among those of other transactions matters.
@@ -119,16 +81,6 @@ fn is_moment(event: &Event) -> bool {
     match event {
         Event::Begin { .. } | Event::Commit { .. } | Event::Abort { .. } | Event::Unknown { .. } => true,
         Event::Read { .. } | Event::Scan { .. } | Event::Write { .. } | Event::RollbackTo { .. } => false,
-    }
-}
-
-impl Hasher for Written {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn finish(&self) -> u64 {
-        0
     }
 }
 
@@ -142,6 +94,7 @@ fn untracked(history: &History) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::known::KEPT;
     use super::*;
     use crate::model::Version;
     use bytes::Bytes;

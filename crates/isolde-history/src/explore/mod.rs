@@ -30,6 +30,7 @@ mod asleep;
 mod closures;
 mod invariant;
 mod judge;
+mod known;
 mod outcome;
 mod reduce;
 mod resume;

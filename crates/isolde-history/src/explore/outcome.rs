@@ -7,8 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use isolde_types::Key;
 
-use super::judge::{KEPT, Written};
-use crate::hash::HashMap;
+use super::known::{Known, Written};
 use crate::schedule::{Replay, StepReport, TxnOutcome};
 
 /// What one schedule came to, as far as programs can tell: what each read, how each ended, and what is in
@@ -22,34 +21,14 @@ pub struct Outcome {
 }
 
 /// The outcomes that were told, by what they tell of.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Outcomes {
-    told: HashMap<Box<[u8]>, Rc<Outcome>>,
-    written: Written,
+    told: Known<Outcome>,
 }
-
-/// What was told before follows from what was asked, and tells no two surveys apart.
-impl PartialEq for Outcomes {
-    fn eq(&self, _: &Outcomes) -> bool {
-        true
-    }
-}
-
-impl Eq for Outcomes {}
 
 impl Outcomes {
     pub fn of(&mut self, replay: &Replay) -> Rc<Outcome> {
-        self.written.0.clear();
-        write_down(replay, &mut self.written);
-        if let Some(told) = self.told.get(self.written.0.as_slice()) {
-            return Rc::clone(told);
-        }
-        let outcome = Rc::new(Outcome::of(replay));
-        if self.told.len() == KEPT {
-            self.told.clear();
-        }
-        self.told.insert(self.written.0.as_slice().into(), Rc::clone(&outcome));
-        outcome
+        self.told.of(|to| write_down(replay, to), || Outcome::of(replay), |_| true)
     }
 }
 

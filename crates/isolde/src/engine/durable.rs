@@ -46,8 +46,8 @@ pub enum Durability {
     #[default]
     Sync,
     /// The same, but a sync may wait for company: fewer syncs, for more latency. Whoever has less patience ends
-    /// that wait: a commit with another durability or a shorter delay, `sync`, `collect`, `backup`, `close`. A commit as a task syncs
-    /// at once, since it would hold up the others of its executor.
+    /// that wait: a commit with another durability or a shorter delay, `sync`, `collect`, `backup`, `close`. A
+    /// commit as a task syncs at once, since it would hold up the others of its executor.
     Group {
         /// How long at most; and no longer than commits of [`None`](Durability::None) stand unwritten.
         max_delay: Duration,
