@@ -75,6 +75,30 @@ fn a_wounded_begin_leaves_no_lock_behind() {
     db.check().unwrap();
 }
 
+/// A commit that fails after it has locked its writes leaves no lock behind: the record that was made for it
+/// is reclaimed, which only one that nobody locks is.
+#[test]
+fn a_commit_that_fails_leaves_no_lock_behind() {
+    let (serializable, snapshot) = (Isolation::Serializable, Isolation::Snapshot);
+    // Found before it takes its commit_ts; found after; and with more keys than are locked briefly.
+    let cases = [(serializable, 0..1), (snapshot, 0..3), (serializable, 1..3), (serializable, 0..20)];
+    for (isolation, keys) in cases {
+        let db = open(|b| b);
+        db.put("a", "0").unwrap();
+        let txn = session(&db, isolation, Mode::Optimistic);
+        now(txn.get("a")).unwrap();
+        for n in keys.clone() {
+            let key = if n == 0 { "a".to_owned() } else { format!("new {n}") };
+            now(txn.put(key, "1")).unwrap();
+        }
+        db.put("a", "2").unwrap();
+        assert_eq!(now(txn.commit()).map_err(|error| error.kind()).err(), Some(ErrorKind::Conflict));
+        db.delete("a").unwrap();
+        db.collect();
+        assert_eq!(db.stats().records, 0, "{isolation}, {keys:?}");
+    }
+}
+
 // --- killed or closed beside a commit ------------------------------------------------------------------
 
 /// A transaction that is killed while its commit waits for space in the log is not acknowledged.

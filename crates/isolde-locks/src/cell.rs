@@ -4,6 +4,7 @@
 //!   FREE            nobody
 //!   thin(mode, T)   one holder, known from the word alone; mode in the top three bits
 //!   FAT             holders and queue are in the table
+//!   BRIEF           a commit has it exclusively, for as long as steps that wait for nothing take
 //!   SEALED          the record is dead; for ever
 //! ```
 //!
@@ -11,10 +12,12 @@
 //! scanner announces its span and then looks at words, and one of them must see the other.
 
 use isolde_types::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use isolde_types::sync::spin_until;
 use isolde_types::{LockMode, RecordCell, TxnId};
 
 const MODE_SHIFT: u32 = 61;
 const FREE: u64 = 0;
+const BRIEF: u64 = u64::MAX - 2;
 const FAT: u64 = u64::MAX - 1;
 const SEALED: u64 = u64::MAX;
 
@@ -23,6 +26,7 @@ const SEALED: u64 = u64::MAX;
 pub(crate) enum Word {
     Free,
     Thin(LockMode, TxnId),
+    Brief,
     Fat,
     Sealed,
 }
@@ -32,6 +36,7 @@ impl Word {
         match self {
             Word::Free => FREE,
             Word::Thin(mode, txn) => (mode as u64 + 1) << MODE_SHIFT | txn.0,
+            Word::Brief => BRIEF,
             Word::Fat => FAT,
             Word::Sealed => SEALED,
         }
@@ -40,6 +45,7 @@ impl Word {
     fn decode(word: u64) -> Word {
         match word {
             FREE => Word::Free,
+            BRIEF => Word::Brief,
             FAT => Word::Fat,
             SEALED => Word::Sealed,
             _ => Word::Thin(thin_mode(word), TxnId(word & ((1 << MODE_SHIFT) - 1))),
@@ -66,6 +72,11 @@ impl LockCell {
         Word::decode(self.word.load(SeqCst))
     }
 
+    /// What the word says once no commit has it briefly; a wait that always ends, see `manager/brief.rs`.
+    pub(crate) fn settled(&self) -> Word {
+        spin_until(|| Some(self.load()).filter(|word| *word != Word::Brief))
+    }
+
     /// Changes the word if it still is what the caller saw.
     pub(crate) fn change(&self, from: Word, to: Word) -> bool {
         self.word.compare_exchange(from.encode(), to.encode(), SeqCst, SeqCst).is_ok()
@@ -88,7 +99,7 @@ mod tests {
 
     #[test]
     fn words_survive_encoding() {
-        let mut words = vec![Word::Free, Word::Fat, Word::Sealed];
+        let mut words = vec![Word::Free, Word::Brief, Word::Fat, Word::Sealed];
         for mode in LockMode::ALL {
             words.extend([1, 77, (1 << MODE_SHIFT) - 1].map(|id| Word::Thin(mode, TxnId(id))));
         }
@@ -102,7 +113,9 @@ mod tests {
         let cell = LockCell::default();
         assert!(cell.change(Word::Free, Word::Thin(LockMode::Shared, TxnId(1))));
         assert!(!cell.try_seal() && !cell.is_sealed());
-        assert!(cell.change(Word::Thin(LockMode::Shared, TxnId(1)), Word::Free));
+        assert!(cell.change(Word::Thin(LockMode::Shared, TxnId(1)), Word::Brief));
+        assert!(!cell.try_seal() && !cell.is_sealed());
+        assert!(cell.change(Word::Brief, Word::Free));
         assert!(cell.try_seal() && cell.try_seal() && cell.is_sealed());
         assert!(!cell.change(Word::Free, Word::Fat));
     }

@@ -14,6 +14,9 @@
 //!              ◄─CAS──  (2 atomic operations)       ◄──deflate────  (one graph mutex)
 //! ```
 //!
+//! A commit that has no lock yet takes those of its few writes *briefly* ([`Brief`]): BRIEF in the word, no
+//! owner, no queue; whoever meets it spins until it is gone.
+//!
 //! What a waiter is, a parked thread or a task, the manager does not know: it holds a
 //! [`Waker`](std::task::Waker). Timeouts are somebody else's decision to cancel.
 //!
@@ -48,7 +51,7 @@ mod view;
 pub use cell::LockCell;
 pub use error::LockError;
 pub use ledger::{LockMark, Purpose};
-pub use manager::{Acquire, GivenBack, Granted, Handle, LockManager, SpanRecords};
+pub use manager::{Acquire, Brief, GivenBack, Granted, Handle, Handles, LockManager, SpanRecords};
 pub use owner::{OnWound, Owner, OwnerSpec};
 pub use policy::{Deadlocks, LockConfig, Victim, WaitPolicy};
 pub use report::{Blocker, DeadlockReport, Edge, EdgeKind};

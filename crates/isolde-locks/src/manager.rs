@@ -12,6 +12,7 @@
 //! called under none of them.
 
 mod acquire;
+mod brief;
 mod release;
 mod word;
 
@@ -33,6 +34,7 @@ use crate::report::DeadlockReport;
 use crate::table::{Alone, Answer, Effects, Party, Refusal, Table, Target, Ticket};
 pub use acquire::Acquire;
 use acquire::Progress;
+pub use brief::{Brief, Handles};
 
 /// A record, as far as the lock manager knows one: a key, and the word in which its lock is.
 pub trait Handle: Clone + Send + Sync + 'static {
@@ -175,11 +177,11 @@ impl<H: Handle> LockManager<H> {
     fn inflate(&self, graph: &mut Graph<H>, handle: &H) -> Result<(), LockError> {
         let cell = handle.cell();
         loop {
-            let before = cell.load();
+            let before = cell.settled();
             match before {
                 Word::Sealed => return Err(LockError::Sealed),
                 Word::Fat => return Ok(()),
-                Word::Free | Word::Thin(..) => {}
+                Word::Free | Word::Thin(..) | Word::Brief => {}
             }
             if !cell.change(before, Word::Fat) {
                 continue;
@@ -223,7 +225,7 @@ impl<H: Handle> LockManager<H> {
         self.spans.fetch_add(1, SeqCst);
         let mut locked = Vec::new();
         records.each(span, &mut |handle| {
-            if matches!(handle.cell().load(), Word::Thin(..)) {
+            if matches!(handle.cell().settled(), Word::Thin(..)) {
                 locked.push(handle);
             }
         });
@@ -364,7 +366,7 @@ impl<H: Handle> LockManager<H> {
         match handle.cell().load() {
             Word::Thin(mode, holder) if holder == owner.id => Some(mode),
             Word::Fat => self.graph.lock().table.holds_key(owner.id, handle.key()),
-            Word::Thin(..) | Word::Free | Word::Sealed => None,
+            Word::Thin(..) | Word::Free | Word::Brief | Word::Sealed => None,
         }
     }
 

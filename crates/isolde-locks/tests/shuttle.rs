@@ -188,6 +188,68 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// Commits twice, with brief locks on one key or both.
+    fn brief_party(&self, id: u64) {
+        for _ in 0..2 {
+            let records = match pick(3) {
+                2 => &self.records[..],
+                one => &self.records[one..=one],
+            };
+            let Ok(brief) = self.manager.try_brief(records.into()) else { continue };
+            for record in brief.records() {
+                let (span, mode, purpose) = (Span::point(record.key()), LockMode::Exclusive, Purpose::Write);
+                self.enter(Held { owner: id, span, mode, purpose });
+            }
+            thread::yield_now();
+            self.held.lock().retain(|lock| lock.owner != id);
+            brief.release();
+        }
+    }
+}
+
+/// Two transactions lock keys and spans, beside two commits with brief locks.
+fn parties_and_commits(deadlocks: Deadlocks, patience: WaitPolicy) {
+    let stage = Arc::new(Stage::new(deadlocks));
+    let parties = (1..=4).map(|id| {
+        let stage = stage.clone();
+        thread::spawn(move || if id <= 2 { stage.party(id, patience) } else { stage.brief_party(id) })
+    });
+    parties.collect::<Vec<_>>().into_iter().for_each(|party| party.join().unwrap());
+    for record in &stage.records {
+        assert!(record.cell().try_seal(), "a lock stayed behind: {:?}", record.cell());
+    }
+}
+
+#[test]
+fn nor_beside_commits_with_brief_locks() {
+    check(|| parties_and_commits(Deadlocks::TimeoutOnly, WaitPolicy::NoWait));
+}
+
+#[test]
+fn nor_when_they_wait_beside_commits_with_brief_locks() {
+    check(|| parties_and_commits(Deadlocks::Detect { victim: Victim::Youngest }, WaitPolicy::Wait));
+}
+
+/// A record is sealed, or locked briefly, never both.
+#[test]
+fn a_record_that_is_locked_briefly_is_not_sealed() {
+    check(|| {
+        let (manager, record, _) = setting();
+        let commit = {
+            let record = record.clone();
+            thread::spawn(move || {
+                let Ok(brief) = manager.try_brief([record].into_iter().collect()) else { return };
+                thread::yield_now();
+                assert!(!brief.records()[0].cell().is_sealed(), "sealed under a lock");
+            })
+        };
+        let sealed = record.cell().try_seal();
+        commit.join().unwrap();
+        assert_eq!(sealed, record.cell().is_sealed());
+    });
+}
+
 /// Three transactions lock keys and spans; in the end no trace of a lock is left.
 fn three_parties(deadlocks: Deadlocks, patience: WaitPolicy) {
     let stage = Arc::new(Stage::new(deadlocks));

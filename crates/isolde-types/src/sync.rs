@@ -98,3 +98,18 @@ mod imp {
 }
 
 pub use imp::*;
+
+/// How often somebody looks again before it gives its time slice away.
+const SPINS: u32 = 64;
+
+/// Asks until there is an answer: for what others do to memory without waiting for anybody who waits here.
+pub fn spin_until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let mut tries = 0;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        tries += 1;
+        if tries < SPINS { spin_loop() } else { thread::yield_now() }
+    }
+}

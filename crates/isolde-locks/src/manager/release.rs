@@ -35,7 +35,7 @@ impl<H: Handle> LockManager<H> {
                     }
                 }
                 Word::Fat => return false,
-                Word::Thin(..) | Word::Free | Word::Sealed => return true,
+                Word::Thin(..) | Word::Free | Word::Brief | Word::Sealed => return true,
             }
         }
     }

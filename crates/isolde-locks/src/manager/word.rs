@@ -30,35 +30,42 @@ impl<H: Handle> LockManager<H> {
             return Some(Err(LockError::Ended));
         }
         let cell = handle.cell();
-        let before = cell.load();
-        let earlier = match before {
-            Word::Sealed => return Some(Err(LockError::Sealed)),
-            Word::Thin(held, holder) if holder == owner.id => Some(held),
-            Word::Free => None,
-            Word::Fat | Word::Thin(..) => return None,
-        };
-        if !ledger.tentative.is_empty() {
-            return None;
-        }
-        if earlier >= Some(mode) {
-            ledger.push_again(|| Locked::Key(handle.clone()), mode, purpose);
-            return Some(Ok(()));
-        }
-        let limit = self.config.max_locks_per_txn;
-        if ledger.len() >= limit {
-            return Some(Err(LockError::TooManyLocks { limit }));
-        }
-        // A span may be about that conflicts: asked before the word is taken only to save the detour,
-        // asked again after it was taken because only then the answer counts.
-        let taken = Word::Thin(mode, owner.id);
-        if self.spans.load(SeqCst) != 0 || !cell.change(before, taken) {
-            return None;
-        }
-        if self.spans.load(SeqCst) != 0 && !mutant!("word-ignores-new-spans") {
-            if !cell.change(taken, before) && !mutant!("tentative-lock-kept") {
-                ledger.tentative.push((handle.clone(), earlier));
+        loop {
+            let before = cell.settled();
+            let earlier = match before {
+                Word::Sealed => return Some(Err(LockError::Sealed)),
+                Word::Thin(held, holder) if holder == owner.id => Some(held),
+                Word::Free => None,
+                Word::Fat | Word::Thin(..) => return None,
+                Word::Brief => continue,
+            };
+            if !ledger.tentative.is_empty() {
+                return None;
             }
-            return None;
+            if earlier >= Some(mode) {
+                ledger.push_again(|| Locked::Key(handle.clone()), mode, purpose);
+                return Some(Ok(()));
+            }
+            let limit = self.config.max_locks_per_txn;
+            if ledger.len() >= limit {
+                return Some(Err(LockError::TooManyLocks { limit }));
+            }
+            // A span may be about that conflicts: asked before the word is taken only to save the detour,
+            // asked again after it was taken because only then the answer counts.
+            if self.spans.load(SeqCst) != 0 {
+                return None;
+            }
+            let taken = Word::Thin(mode, owner.id);
+            if !cell.change(before, taken) {
+                continue;
+            }
+            if self.spans.load(SeqCst) != 0 && !mutant!("word-ignores-new-spans") {
+                if !cell.change(taken, before) && !mutant!("tentative-lock-kept") {
+                    ledger.tentative.push((handle.clone(), earlier));
+                }
+                return None;
+            }
+            break;
         }
         ledger.push(Locked::Key(handle.clone()), mode, purpose);
         Some(Ok(()))

@@ -16,14 +16,11 @@
 //! Source: backward validation (Kung and Robinson, 1981), made precise by ordering first.
 
 use isolde_mvcc::{Latest, SpanCheck, Status};
-use isolde_types::sync::{Arc, Mutex, spin_loop, thread};
+use isolde_types::sync::{Arc, Mutex, spin_until};
 use isolde_types::{Key, RecordCell, Span, Ts, mutant};
 
 use super::{Core, RecordRef};
 use crate::error::ConflictKind;
-
-/// How often a certifier looks again at an undecided version before it gives its time slice away.
-const SPINS: u32 = 64;
 
 /// What was read: a record, or the absence of one.
 enum Target {
@@ -207,13 +204,6 @@ impl SpanRead {
 
 /// Asks until there is an answer: whoever is undecided has a commit timestamp, and decides without
 /// waiting for anything but smaller timestamps.
-fn settled<T>(mut ask: impl FnMut() -> Option<T>) -> T {
-    let mut tries = 0;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        tries += 1;
-        if tries < SPINS { spin_loop() } else { thread::yield_now() }
-    }
+fn settled<T>(ask: impl FnMut() -> Option<T>) -> T {
+    spin_until(ask)
 }

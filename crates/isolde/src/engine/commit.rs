@@ -1,7 +1,7 @@
 //! The commit, step for step.
 //!
 //! ```text
-//! 1 lock      X-lock the write set, in key order (pessimistic: held already)
+//! 1 lock      X-lock the write set, in key order (pessimistic: held already); a small one briefly
 //! 2 install   resolve blind changes; the writes stand in their records as in-flight versions
 //! 3 order     commit_ts = next, and the status says so before the sequencer is left
 //! 4 certify   does what the policy asks still hold at commit_ts?
@@ -18,17 +18,22 @@
 //! Steps 2 to 6 are one function without an await: a commit can be pending only while it drains,
 //! in step 1 and in step 7. Dropped before step 2 it rolls back; dropped in step 7 it is committed.
 //! A transaction with nothing left to certify does 3 and 5 in one visit to the sequencer.
+//!
+//! A transaction that has no lock yet needs none but those of step 1, and these only from step 2 to step 5:
+//! steps that wait for no lock and run no code of the user. So it takes them briefly where they are free,
+//! without a lock owner ([`Brief`](isolde_locks::Brief)). A merge operator is such code, and many keys are
+//! many steps: then, and where somebody else has a lock, it goes the long way.
 
 use bytes::Bytes;
-use isolde_locks::{Owner, Purpose};
+use isolde_locks::{Handles, Owner, Purpose};
 use isolde_mvcc::{Outcome, ReadAt, Status, Wakers};
 use isolde_types::sync::Arc;
 use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
-use smallvec::SmallVec;
 
 use super::certify::{Lost, ReadSet};
 use super::inside::GiveUpOnDrop;
+use super::locking::WriteRecords;
 use super::txn::{Body, Held};
 use super::wait::Wait;
 use super::{RecordRef, TxnInner};
@@ -39,11 +44,8 @@ use crate::trace;
 /// More bytes of log than of keys and values, for a few keys.
 const ROOM: usize = 16;
 
-/// How many keys a write set may have before its commit allocates for them.
-const FEW: usize = 4;
-
-/// The records of a write set, in key order.
-type Records = SmallVec<[RecordRef; FEW]>;
+/// How many keys a commit may lock briefly: whoever meets one of them spins.
+const BRIEFLY: usize = 16;
 
 /// A commit that succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,9 +79,17 @@ impl TxnInner {
             return Ok(commit);
         }
         let reservation = self.admit()?;
-        let locked = self.lock_write_set(wait).await?;
+        self.lock_write_set(wait).await?;
         self.decides()?;
-        let ts = self.decide(reservation, locked)?;
+        let ts = match self.decide(reservation) {
+            Ok(ts) => ts,
+            Err(Undone { error, wakers }) => {
+                // Wakers are code of others: only when the locks are back.
+                drop(guard);
+                wakers.wake();
+                return Err(error);
+            }
+        };
         std::mem::forget(guard);
         self.visible(wait, ts).await;
         self.harden(wait, ts).await?;
@@ -99,7 +109,7 @@ impl TxnInner {
     fn end_without_writes(&self) -> Commit {
         let ts = if self.policy.has_snapshot() { self.read_ts() } else { self.core.timeline.visible() };
         self.core.tap.commit(self, None, Vec::new());
-        let Held { owner, placeholders, views } = self.take_held();
+        let Held { owner, placeholders, views, .. } = self.take_held();
         self.give_back(owner, &placeholders);
         drop(views);
         self.as_commit(ts)
@@ -109,18 +119,34 @@ impl TxnInner {
         Commit { ts, epoch: self.core.disk.as_ref().map_or(0, |disk| disk.log.epoch()) }
     }
 
-    /// Step 1; gives the records of the write set, in key order.
+    /// Step 1: the body knows the records of the write set then, in key order, and they are locked.
     ///
-    /// The write set knows them before they are locked, so that whoever rolls back finds those that were
+    /// The write set knows them before they are waited for, so that whoever rolls back finds those that were
     /// made for it.
-    async fn lock_write_set(self: &Arc<Self>, wait: &Wait) -> Result<Records> {
+    async fn lock_write_set(self: &Arc<Self>, wait: &Wait) -> Result<()> {
         let at_once = self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit();
+        if !at_once {
+            self.writable()?;
+        }
         let (owner, mut records) = {
             let mut body = self.body();
-            let owner = (!at_once).then(|| self.owner_in(&mut body));
-            (owner, self.records(&mut body))
+            let mut records = self.records(&body);
+            if !at_once && self.may_lock_briefly(&body) {
+                match self.core.locks.try_brief(records) {
+                    Ok(brief) => {
+                        body.locked = WriteRecords::Brief(brief);
+                        return Ok(());
+                    }
+                    Err(unlocked) => records = unlocked,
+                }
+            }
+            body.writes.set_records(&records);
+            if at_once {
+                body.locked = WriteRecords::Held(records);
+                return Ok(());
+            }
+            (self.owner_in(&mut body), records)
         };
-        let Some(owner) = owner else { return Ok(records) };
         for record in &mut records {
             let wanted = record.clone();
             let locked = self.lock_record(&owner, wait, wanted, LockMode::Exclusive, Purpose::Write).await?;
@@ -129,37 +155,45 @@ impl TxnInner {
                 *record = locked;
             }
         }
-        Ok(records)
+        self.body().locked = WriteRecords::Held(records);
+        Ok(())
     }
 
     /// The records of the write set, in key order, made where there are none.
-    fn records(&self, body: &mut Body) -> Records {
+    fn records(&self, body: &Body) -> Handles<RecordRef> {
         let create = |key: &Key| RecordRef(self.core.store.find_or_create(key));
-        let writes = body.writes.iter_mut();
-        writes.map(|(key, write)| write.record.get_or_insert_with(|| create(key)).clone()).collect()
+        let writes = body.writes.iter();
+        writes.map(|(key, write)| write.record.clone().unwrap_or_else(|| create(key))).collect()
+    }
+
+    /// Whether its commit needs no owner, and is short.
+    fn may_lock_briefly(&self, body: &Body) -> bool {
+        let most = BRIEFLY.min(self.core.config.limits.locks);
+        body.owner.is_none()
+            && body.writes.len() <= most
+            && !body.writes.iter().any(|(_, write)| write.pending.merges())
     }
 
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
-    fn decide(self: &Arc<Self>, reservation: Option<Reservation>, records: Records) -> Result<Ts> {
+    fn decide(self: &Arc<Self>, reservation: Option<Reservation>) -> Result<Ts, Undone> {
         let mut body = self.body();
         let status = self.status(&mut body);
         self.check_writes(&mut body, &status)?;
         if mutant!("publish-before-installed") {
             let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
             wakers.wake();
-            self.install(&mut body, &status, &records, None)?;
+            self.install(&mut body, &status, None)?;
             drop(body);
-            return Ok(self.after_flip(ts, &records));
+            return Ok(self.after_flip(ts));
         }
         let mut encoder = reservation.as_ref().map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM));
-        self.install(&mut body, &status, &records, encoder.as_mut())?;
+        self.install(&mut body, &status, encoder.as_mut())?;
         let mut record = encoder.map(BodyWriter::finish);
         let reservation = self.fitting(reservation, record.as_mut())?;
         protect(self, body.owner.as_deref())?;
-        if mutant!("release-before-flip")
-            && let Some(owner) = &body.owner
-        {
-            self.core.locks.release_all(owner);
+        if mutant!("release-before-flip") {
+            body.locked = WriteRecords::Held(std::mem::take(&mut body.locked).release());
+            body.owner.iter().for_each(|owner| self.core.locks.release_all(owner));
         }
         let reads = std::mem::take(&mut body.reads);
         drop(body);
@@ -168,20 +202,18 @@ impl TxnInner {
             reservation.placed();
         }
         self.remember(ts);
-        let ts = self.after_flip(ts, &records);
+        let ts = self.after_flip(ts);
         wakers.wake();
         Ok(ts)
     }
 
     /// Step 2, first half: what can be known before the commit timestamp.
     fn check_writes(&self, body: &mut Body, status: &Arc<Status>) -> Result<()> {
-        let Body { writes, reads, .. } = body;
-        let checks = self.policy.write_check == WriteCheck::NotNewerThanSnapshot;
-        for (key, write) in
-            writes.iter().filter(|(_, write)| checks && (!write.pending.is_blind() || reads.read_anything))
-        {
-            if let Some(record) = write.record.clone().or_else(|| self.core.find(key)) {
-                self.check_not_newer(&record, self.newest_under_lock(&record, Some(status)))?;
+        let Body { writes, reads, locked, .. } = body;
+        if self.policy.write_check == WriteCheck::NotNewerThanSnapshot {
+            let records = writes.iter().zip(locked.iter());
+            for (_, record) in records.filter(|((_, write), _)| !write.pending.is_blind() || reads.read_anything) {
+                self.check_not_newer(record, self.newest_under_lock(record, Some(status)))?;
             }
         }
         let early = mutant!("certify-before-ordering") && !reads.is_empty();
@@ -198,16 +230,10 @@ impl TxnInner {
     }
 
     /// Step 2, second half: every write becomes an in-flight version of its record.
-    fn install(
-        &self,
-        body: &mut Body,
-        status: &Arc<Status>,
-        records: &[RecordRef],
-        mut encoder: Option<&mut BodyWriter>,
-    ) -> Result<()> {
+    fn install(&self, body: &mut Body, status: &Arc<Status>, mut encoder: Option<&mut BodyWriter>) -> Result<()> {
         let redact = self.core.config.redact;
         let mut resolved: Vec<(Key, Bytes)> = Vec::new();
-        for ((key, write), record) in body.writes.iter().zip(records) {
+        for ((key, write), record) in body.writes.iter().zip(body.locked.iter()) {
             let base = if write.pending.is_blind() { record.0.read(ReadAt::Newest, Some(status)).value } else { None };
             let value = write.pending.resolve(key, base.as_deref(), redact)?;
             self.core.check_value(value.as_deref().unwrap_or_default())?;
@@ -231,7 +257,7 @@ impl TxnInner {
         status: &Arc<Status>,
         reads: &ReadSet,
         record: Option<LogBody>,
-    ) -> Result<(Ts, Wakers)> {
+    ) -> Result<(Ts, Wakers), Undone> {
         let timeline = &self.core.timeline;
         if reads.is_empty() {
             return Ok(timeline.commit_at_once(status, record));
@@ -243,8 +269,8 @@ impl TxnInner {
         match certified {
             Ok(()) => Ok((ts, timeline.finalize(status, Outcome::Committed))),
             Err(lost) => {
-                timeline.finalize(status, Outcome::Aborted).wake();
-                Err(self.lost(lost))
+                let wakers = timeline.finalize(status, Outcome::Aborted);
+                Err(Undone { error: self.lost(lost), wakers })
             }
         }
     }
@@ -266,12 +292,13 @@ impl TxnInner {
     }
 
     /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
-    fn after_flip(&self, ts: Ts, records: &[RecordRef]) -> Ts {
-        let Held { owner, placeholders, views } = self.take_held();
+    fn after_flip(&self, ts: Ts) -> Ts {
+        let Held { owner, locked, placeholders, views } = self.take_held();
+        let records = locked.release();
         // Its own view goes first: it needs no version any more, and would only hold back collection.
         drop(views);
         let live = self.core.views.cached_live(&self.core.timeline);
-        for record in records {
+        for record in &records {
             if record.0.settle(&live).leaves_garbage {
                 self.core.store.note_garbage(&record.0);
             }
@@ -297,6 +324,18 @@ fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
     }
 }
 
+/// A commit that failed in steps 2 to 6, with those who waited for its place in the order.
+struct Undone {
+    error: Error,
+    wakers: Wakers,
+}
+
+impl From<Error> for Undone {
+    fn from(error: Error) -> Self {
+        Undone { error, wakers: Wakers::default() }
+    }
+}
+
 /// If certification unwinds, the order must not be left with an open end.
 struct AbortOrdered<'t> {
     txn: &'t TxnInner,
@@ -305,6 +344,12 @@ struct AbortOrdered<'t> {
 
 impl Drop for AbortOrdered<'_> {
     fn drop(&mut self) {
-        self.txn.core.timeline.finalize(self.status, Outcome::Aborted).wake();
+        let wakers = self.txn.core.timeline.finalize(self.status, Outcome::Aborted);
+        // The status has flipped (I4), and wakers are code of others.
+        let mut body = self.txn.body();
+        let records = std::mem::take(&mut body.locked).release();
+        body.writes.set_records(&records);
+        drop(body);
+        wakers.wake();
     }
 }

@@ -63,12 +63,16 @@ impl TxnInner {
     /// Rolls back a transaction whose commit has failed.
     pub(super) fn give_up(&self) {
         self.perform(self.gate.give_up());
-        // If somebody else had rolled it back, its commit may have made a lock owner after that. Whoever is still
+        // If somebody else had rolled it back, its commit may have made a lock owner, or locked, after that. Whoever is still
         // about to roll it back gives the locks back when its versions are withdrawn, and not before.
-        let owner = {
+        let (owner, locked) = {
             let mut body = self.body();
-            if body.undone { body.owner.take() } else { None }
+            if !body.undone {
+                return;
+            }
+            (body.owner.take(), std::mem::take(&mut body.locked))
         };
+        drop(locked);
         self.release(owner, &[]);
     }
 }

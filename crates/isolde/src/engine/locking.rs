@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use isolde_locks::{Acquire, LockError, Owner, Purpose, WaitPolicy};
+use isolde_locks::{Acquire, Brief, Handles, LockError, Owner, Purpose, WaitPolicy};
 use isolde_types::sync::Arc;
 use isolde_types::{LockMode, Span};
 
@@ -10,6 +10,41 @@ use super::wait::{Cause, Patience, Wait};
 use super::{RecordRef, TxnInner};
 use crate::error::{Asked, Deadlock, Error, KeyText, LockWait, Result, TooLarge, TxnSummary, Wound};
 use crate::trace;
+
+/// The records of a write set whose commit runs, in key order.
+pub(crate) enum WriteRecords {
+    /// Their locks are with the transaction's owner.
+    Held(Handles<RecordRef>),
+    /// Their locks are here, for the length of the commit.
+    Brief(Brief<RecordRef>),
+}
+
+impl WriteRecords {
+    /// Gives back the locks that are here.
+    pub fn release(self) -> Handles<RecordRef> {
+        match self {
+            WriteRecords::Held(records) => records,
+            WriteRecords::Brief(brief) => brief.release(),
+        }
+    }
+}
+
+impl Default for WriteRecords {
+    fn default() -> Self {
+        WriteRecords::Held(Handles::new())
+    }
+}
+
+impl std::ops::Deref for WriteRecords {
+    type Target = [RecordRef];
+
+    fn deref(&self) -> &[RecordRef] {
+        match self {
+            WriteRecords::Held(records) => records,
+            WriteRecords::Brief(brief) => brief.records(),
+        }
+    }
+}
 
 impl TxnInner {
     /// Locks a key and gives its record.

@@ -14,6 +14,7 @@ use super::certify::ReadSet;
 use super::durable::Durability;
 use super::gate::{Duty, Gate};
 use super::inside::{Inside, LeaveOnDrop, RollbackOnDrop};
+use super::locking::WriteRecords;
 use super::registry::PlaceCell;
 use super::wait::{Cause, Wait};
 use super::write_set::WriteSet;
@@ -61,6 +62,8 @@ pub(crate) struct Body {
     /// What increments and merges came to, for a recorder.
     pub resolved: Vec<(Key, bytes::Bytes)>,
     pub owner: Option<Arc<Owner<RecordRef>>>,
+    /// The records of the write set, while its commit runs.
+    pub locked: WriteRecords,
     status: Option<Arc<Status>>,
     view: Option<View>,
     /// Registered by the first marked read of a transaction without snapshot, so that what
@@ -71,6 +74,7 @@ pub(crate) struct Body {
 /// What a transaction holds until it is done.
 pub(crate) struct Held {
     pub owner: Option<Arc<Owner<RecordRef>>>,
+    pub locked: WriteRecords,
     pub placeholders: Vec<RecordRef>,
     pub views: (Option<View>, Option<View>),
 }
@@ -350,15 +354,21 @@ impl TxnInner {
 
     /// Undoes everything: versions, then locks, then the view (I8). Runs once, with nobody inside.
     fn clean_up(&self) {
-        let (owner, placeholders, writes) = {
+        let (owner, locked, placeholders, writes) = {
             let mut body = self.body.lock();
             let writes = self.withdraw_all(&mut body);
             body.view = None;
             body.marks_view = None;
             body.savepoints.clear();
             body.undone = true;
-            (body.owner.take(), std::mem::take(&mut body.placeholders), writes)
+            let locked = std::mem::take(&mut body.locked);
+            (body.owner.take(), locked, std::mem::take(&mut body.placeholders), writes)
         };
+        if mutant!("failed-commit-keeps-brief-locks") {
+            std::mem::forget(locked);
+        } else {
+            drop(locked);
+        }
         if !mutant!("drop-keeps-locks") {
             self.release(owner, &placeholders);
         }
@@ -374,8 +384,10 @@ impl TxnInner {
         if let Some(status) = &status {
             status.abort();
         }
-        let Body { writes, placeholders, .. } = body;
-        for record in writes.iter().filter_map(|(_, write)| write.record.as_ref()) {
+        let Body { writes, placeholders, locked, .. } = body;
+        let known = writes.iter().filter_map(|(_, write)| write.record.as_ref());
+        let brief = matches!(locked, WriteRecords::Brief(_)).then(|| locked.iter());
+        for record in known.chain(brief.into_iter().flatten()) {
             if let Some(status) = &status {
                 record.0.withdraw(status);
             }
@@ -399,6 +411,7 @@ impl TxnInner {
         let mut body = self.body();
         Held {
             owner: body.owner.take(),
+            locked: std::mem::take(&mut body.locked),
             placeholders: std::mem::take(&mut body.placeholders),
             views: (body.view.take(), body.marks_view.take()),
         }

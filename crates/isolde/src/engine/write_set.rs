@@ -86,6 +86,11 @@ impl Pending {
         matches!(self, Pending::Blind(_))
     }
 
+    /// Whether it takes code of the user to resolve it.
+    pub fn merges(&self) -> bool {
+        matches!(self, Pending::Blind(ops) if ops.iter().any(|op| matches!(op, BlindOp::Merge(..))))
+    }
+
     /// At most so many bytes, as far as that can be told before it is resolved: what a merge operator
     /// makes is known only then.
     pub fn size_bound(&self) -> usize {
@@ -164,8 +169,11 @@ impl WriteSet {
         }
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut Write)> {
-        self.writes.iter_mut()
+    /// Remembers the records of all keys, in key order.
+    pub fn set_records(&mut self, records: &[RecordRef]) {
+        for ((_, write), record) in self.writes.iter_mut().zip(records) {
+            write.record.get_or_insert_with(|| record.clone());
+        }
     }
 
     /// The writes in `span`, in key order.
