@@ -1,11 +1,13 @@
-//! Code of the user that runs inside the engine: merge operators, closures, owners of bytes. None runs
+//! Code of the user that runs inside the engine: merge operators, closures, owners of bytes, wakers. None runs
 //! under a latch, so all may use the database; a panic of theirs hurts nobody.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 
+use isolde::step::Session;
 use isolde::{Builder, Bytes, Cas, Db, ErrorKind, Isolation, Mode};
-use isolde_tests::{configurations, open};
+use isolde_tests::{configurations, now, open};
 
 /// Longer than what is copied.
 const LONG: usize = 600;
@@ -259,4 +261,46 @@ fn what_inserts_and_compares_asks_for_memory_once() {
     db.put("k", "v").unwrap();
     assert_eq!(db.insert("j", "v").unwrap_err().kind(), ErrorKind::MemoryLimit);
     assert_eq!(db.compare_and_set("j", None, Some(b"v")).unwrap_err().kind(), ErrorKind::MemoryLimit);
+}
+
+// --- wakers ----------------------------------------------------------------------------------------------
+
+/// A task's waker; with its last reference the task goes, and what that holds.
+struct Task(Db, Arc<AtomicUsize>);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let _ = (self.0.locks(), self.0.waits_for(), self.0.transactions());
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A waker that goes may take a task with it that rolls a transaction back: it goes under no latch.
+#[test]
+fn a_waker_may_call_the_database_when_it_goes() {
+    let db = open(|b| b);
+    let gone = Arc::new(AtomicUsize::new(0));
+    let waker = || Waker::from(Arc::new(Task(db.clone(), Arc::clone(&gone))));
+    let session = || now(Session::begin(db.txn().mode(Mode::Pessimistic))).unwrap();
+    let (holder, waiter, other) = (session(), session(), session());
+    now(holder.put("k", "1")).unwrap();
+    let mut put = waiter.put("k", "2");
+    for _ in 0..3 {
+        assert!(put.poll(&mut Context::from_waker(&waker())).is_pending());
+    }
+    assert_eq!(gone.load(Ordering::SeqCst), 2, "the last one is known");
+    let mut given_up = other.put("k", "3");
+    assert!(given_up.poll(&mut Context::from_waker(&waker())).is_pending());
+    drop(given_up);
+    assert_eq!(gone.load(Ordering::SeqCst), 3);
+    now(holder.commit()).unwrap();
+    now(put).unwrap();
+    assert_eq!(gone.load(Ordering::SeqCst), 4);
+    now(waiter.commit()).unwrap();
+    drop(other);
+    db.check().unwrap();
 }
