@@ -143,7 +143,10 @@ fn a_write_or_sync_that_fails_poisons_and_nothing_acknowledged_is_lost() {
         (Kind::Write, Failure::Short),
         (Kind::Create, Failure::Full),
         (Kind::Rename, Failure::Io),
-        (Kind::SyncDir, Failure::Io),
+        (Kind::SyncDir, Failure::SyncDrops),
+        (Kind::SyncDir, Failure::SyncKeeps),
+        (Kind::SyncDir, Failure::SyncPretends),
+        (Kind::SyncParent, Failure::Io),
         (Kind::Remove, Failure::Io),
     ];
     let mut poisoned = 0_u64;
