@@ -186,8 +186,8 @@ impl TxnInner {
     /// Merge operators run under no latch. What they have made is of no use when the key was changed meanwhile
     /// through another thread; then they run again.
     async fn change_checked(self: &Arc<Self>, wait: &Wait, key: &[u8], mut change: Pending) -> Result<()> {
-        let mut merged = None;
-        for _ in 0..MERGES_MAX {
+        let (mut merged, mut rounds) = (None, 0);
+        loop {
             let returns = self.returns.load(Ordering::Acquire);
             let record = match self.policy.writes {
                 WriteTiming::AtOnce => Some(self.lock_key(wait, key, LockMode::Exclusive, Purpose::Write).await?),
@@ -196,12 +196,15 @@ impl TxnInner {
             match self.enter_change(key, record.as_ref(), returns, &mut change, merged.take())? {
                 Entered::Done => return Ok(()),
                 Entered::Returned => {}
+                Entered::MergeFirst(_) if rounds == MERGES_MAX => {
+                    return Err(Error::Unsupported("a merge operator that changes the very key that it merges"));
+                }
                 Entered::MergeFirst(earlier) => {
+                    rounds += 1;
                     merged = Some(self.merged(key, record.as_ref(), returns, earlier, &change)?);
                 }
             }
         }
-        Err(Error::Unsupported("a merge operator that changes the very key that it merges"))
     }
 
     /// Enters a change under the body's latch, if nothing is left to be done without it.
