@@ -208,7 +208,9 @@ impl Checked {
             Some(Model { real_time: foreign::RealTime::IsLeftOut, .. }) => ", real time left out,",
             _ => "",
         };
-        let title = format!("{} {} {} committed transactions", self.file, style.dot(), self.committed());
+        let committed = self.committed();
+        let plural = if committed == 1 { "" } else { "s" };
+        let title = format!("{} {} {committed} committed transaction{plural}", self.file, style.dot());
         let verdict = style.paint(&format!("{glyph} {level}{without} {words}"), tone);
         format!("{}\n{verdict}\n", style.paint(&title, Tone::Strong))
     }

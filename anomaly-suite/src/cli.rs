@@ -84,7 +84,7 @@ struct RunArgs {
     /// as `sqlite` or `postgres://..`.
     #[arg(long, default_value = "isolde")]
     db: String,
-    /// Isolde on disk: each schedule runs on a database of its own in this folder.
+    /// Isolde on disk: each schedule runs on a database of its own in this folder, a new or empty one or an earlier run's.
     #[arg(long)]
     path: Option<PathBuf>,
     /// Only these levels.

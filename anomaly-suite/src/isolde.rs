@@ -65,14 +65,41 @@ pub struct Durable {
 }
 
 impl Durable {
-    /// Databases in this folder.
+    /// Databases in this folder: a new or empty one, or one that earlier runs have left, whose databases go.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or holds anything else.
     pub fn new(folder: &Path) -> io::Result<Durable> {
-        std::fs::create_dir_all(folder)?;
+        match std::fs::create_dir_all(folder) {
+            Err(_) if folder.exists() && !folder.is_dir() => return Err(io::Error::other("it is not a directory")),
+            made => made?,
+        }
+        for entry in std::fs::read_dir(folder)? {
+            if !is_of_a_run(&entry?.path())? {
+                return Err(io::Error::other("it holds other files: name a new or empty directory"));
+            }
+        }
         Ok(Durable { folder: folder.to_path_buf(), opened: AtomicU64::new(0) })
     }
+}
+
+/// Whether this is a database that an earlier run has left: what is not is not for a run to remove.
+fn is_of_a_run(path: &Path) -> io::Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let numbered = name.strip_prefix("run-").is_some_and(|number| number.parse::<u64>().is_ok());
+    if !numbered || !path.symlink_metadata()?.is_dir() {
+        return Ok(false);
+    }
+    let ours = |name: &str| {
+        let prefixes = ["MANIFEST", "log-", "spare-", "ckpt-", "new-"];
+        name == "LOCK" || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    for entry in std::fs::read_dir(path)? {
+        if !ours(&entry?.file_name().to_string_lossy()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Engine for Durable {

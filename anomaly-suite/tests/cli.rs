@@ -48,6 +48,30 @@ fn a_durable_database_has_the_same_matrix() {
     assert_eq!(suite(&["run", "--path", path, "--db", "control"]).code, 2);
 }
 
+/// A run removes what an earlier one has left, and nothing else.
+#[test]
+fn a_folder_with_anything_but_databases_of_runs_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || suite(&["run", "--path", folder.path().to_str().unwrap(), "--anomaly", "G0", "--level", "snapshot"]);
+    let own = folder.path().join("run-0/thesis.txt");
+    std::fs::create_dir(folder.path().join("run-0")).unwrap();
+    std::fs::write(&own, "mine").unwrap();
+    let refused = run();
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("it holds other files: name a new or empty directory"), "{}", refused.err);
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "mine");
+    std::fs::rename(own, folder.path().join("notes.txt")).unwrap();
+    assert_eq!(run().code, 2);
+    std::fs::remove_file(folder.path().join("notes.txt")).unwrap();
+    for again in 0..2 {
+        let ran = run();
+        assert!(ran.code == 0 && ran.out.contains("1 anomaly x 2 levels and modes"), "{again}: {}{}", ran.out, ran.err);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let refused = suite(&["run", "--path", file.path().to_str().unwrap()]);
+    assert!(refused.code == 2 && refused.err.contains("it is not a directory"), "{}", refused.err);
+}
+
 #[test]
 fn the_schedules_of_the_documentation_run() {
     let doc = include_str!("../../docs/schedules.md");
@@ -397,6 +421,11 @@ fn advise_names_the_weakest_level_and_what_goes_wrong_below_it() {
 
 #[test]
 fn an_invariant_that_is_none_and_programs_that_go_on_are_usage_errors() {
+    for command in ["explore", "advise"] {
+        let ran = suite_with(&[command, "-", "--invariant", "x == y and z == 0"], SWAP, &[]);
+        let error = "error: --invariant: no step names the key `z`, and it is not in `init:`\n";
+        assert_eq!((ran.code, ran.err.as_str()), (2, error));
+    }
     let ran = suite_with(&["explore", "-", "--invariant", "x >"], SWAP, &[]);
     assert_eq!((ran.code, ran.out.as_str()), (2, ""));
     assert!(ran.err.contains("--invariant, column 4: found the end, expected a number or a key"), "{}", ran.err);

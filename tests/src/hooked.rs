@@ -78,6 +78,10 @@ impl Vfs for Hooked {
         self.inner.sync_dir()
     }
 
+    fn sync_parent(&self) -> io::Result<()> {
+        self.inner.sync_parent()
+    }
+
     fn try_lock(&self) -> io::Result<Option<Box<dyn Send + Sync>>> {
         self.inner.try_lock()
     }

@@ -69,6 +69,10 @@ impl Vfs for MemoryFs {
         Ok(())
     }
 
+    fn sync_parent(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn try_lock(&self) -> io::Result<Option<Box<dyn Send + Sync>>> {
         let free = !self.locked.swap(true, Ordering::SeqCst);
         Ok(free.then(|| Box::new(Unlock(Arc::clone(&self.locked))) as Box<dyn Send + Sync>))

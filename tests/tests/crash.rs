@@ -143,7 +143,10 @@ fn a_write_or_sync_that_fails_poisons_and_nothing_acknowledged_is_lost() {
         (Kind::Write, Failure::Short),
         (Kind::Create, Failure::Full),
         (Kind::Rename, Failure::Io),
-        (Kind::SyncDir, Failure::Io),
+        (Kind::SyncDir, Failure::SyncDrops),
+        (Kind::SyncDir, Failure::SyncKeeps),
+        (Kind::SyncDir, Failure::SyncPretends),
+        (Kind::SyncParent, Failure::Io),
         (Kind::Remove, Failure::Io),
     ];
     let mut poisoned = 0_u64;
@@ -178,6 +181,13 @@ fn a_write_or_sync_that_fails_poisons_and_nothing_acknowledged_is_lost() {
                 }
                 let cut = disk.copy();
                 drop(db);
+                // The next process builds upon what it finds, and then the power goes.
+                let next = disk.copy();
+                let db = builder(&next).open().unwrap_or_else(|error| panic!("{context}: {error}"));
+                let commits = promises.hold(&db, promises.synced, &context);
+                db.checkpoint().unwrap_or_else(|error| panic!("{context}: {error}"));
+                drop(db);
+                recover(&next.crash(nth).disk, &promises, commits, &format!("{context}, opened, then cut"));
                 recover(&disk.kill(), &promises, promises.synced, &context);
                 recover(&cut.crash(nth).disk, &promises, promises.synced, &format!("{context}, then cut"));
             }

@@ -22,7 +22,7 @@ pub(super) struct AdviseArgs {
     #[arg(long)]
     cost: bool,
     /// Stop after this many seconds at each level and mode.
-    #[arg(long)]
+    #[arg(long, value_name = "SECONDS")]
     limit: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn run(args: &AdviseArgs, style: Style) -> Result<Verdict, Usage> {
     let name = args.program.display().to_string();
     let schedule = read_schedule(&args.program)?;
     let programs = Programs::of(&schedule).map_err(|error| Usage(format!("{name}: {error}")))?;
-    let invariant = invariant(&args.invariant)?;
+    let invariant = invariant(&args.invariant, &programs)?;
     let bar = ProgressBar::new_spinner();
     let limit = args.limit.map(Duration::from_secs);
     let say = |setting: isolde_history::schedule::Setting| {

@@ -37,7 +37,7 @@ pub(super) struct ExploreArgs {
     #[arg(long)]
     resume: Option<Resume>,
     /// Stop after this many seconds at each level and mode.
-    #[arg(long)]
+    #[arg(long, value_name = "SECONDS")]
     limit: Option<u64>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
@@ -58,7 +58,7 @@ pub(super) fn run(args: &ExploreArgs, style: Style) -> Result<Verdict, Usage> {
     let name = args.program.display().to_string();
     let schedule = read_schedule(&args.program)?;
     let programs = Programs::of(&schedule).map_err(|error| Usage(format!("{name}: {error}")))?;
-    let exploring = exploring(args)?;
+    let exploring = exploring(args, &programs)?;
     let engine = engine(&args.db)?;
     let settings = settings(&args.level, &args.mode);
     if args.resume.is_some() && settings.len() != 1 {
@@ -79,18 +79,25 @@ pub(super) fn run(args: &ExploreArgs, style: Style) -> Result<Verdict, Usage> {
     Ok(verdict(&explorations))
 }
 
-fn exploring(args: &ExploreArgs) -> Result<Exploring, Usage> {
+fn exploring(args: &ExploreArgs, programs: &Programs) -> Result<Exploring, Usage> {
     Ok(Exploring {
         reduction: if args.unreduced { Reduction::None } else { Reduction::SleepSets },
-        invariant: args.invariant.as_deref().map(invariant).transpose()?,
+        invariant: args.invariant.as_deref().map(|text| invariant(text, programs)).transpose()?,
         from: args.from,
         resume: args.resume.clone(),
         time_limit: args.limit.map(Duration::from_secs),
     })
 }
 
-pub(super) fn invariant(text: &str) -> Result<Invariant, Usage> {
-    Invariant::parse(text).map_err(|error| Usage(format!("--invariant, {error}")))
+pub(super) fn invariant(text: &str, programs: &Programs) -> Result<Invariant, Usage> {
+    let invariant = Invariant::parse(text).map_err(|error| Usage(format!("--invariant, {error}")))?;
+    match invariant.keys().into_iter().find(|key| !programs.know(key)) {
+        Some(key) => {
+            let key = String::from_utf8_lossy(key);
+            Err(Usage(format!("--invariant: no step names the key `{key}`, and it is not in `init:`")))
+        }
+        None => Ok(invariant),
+    }
 }
 
 /// Every chosen level in every chosen mode, weakest first; all, where nothing is chosen.

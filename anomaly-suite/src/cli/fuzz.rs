@@ -32,7 +32,7 @@ pub(super) struct FuzzArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=50))]
     operations: u64,
     /// Go on for this many seconds.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     duration: u64,
     /// Run this many cases instead.
     #[arg(long, conflicts_with = "duration")]

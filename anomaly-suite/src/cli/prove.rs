@@ -27,7 +27,7 @@ pub(super) struct ProveArgs {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=256))]
     threads: Option<u64>,
     /// Stop after this many seconds, with a report of what was done.
-    #[arg(long)]
+    #[arg(long, value_name = "SECONDS")]
     limit: Option<u64>,
     /// The database: isolde, or control.
     #[arg(long, default_value = "isolde")]

@@ -60,10 +60,13 @@ fn head(report: &Report, style: Style) -> String {
     let dot = style.dot();
     let (rows, columns) = (report.entries().len(), report.settings.len());
     let mut text = format!(
-        "{} {} {dot} {rows} anomalies x {columns} levels and modes {dot} {} cells\n\n",
+        "{} {} {dot} {rows} {} x {columns} {} {dot} {} {}\n\n",
         report.db,
         report.db_version,
-        report.cells.len()
+        if rows == 1 { "anomaly" } else { "anomalies" },
+        if columns == 1 { "level and mode" } else { "levels and modes" },
+        report.cells.len(),
+        if report.cells.len() == 1 { "cell" } else { "cells" },
     );
     let margin = " ".repeat(ID + name_width(report));
     if report.levels.iter().any(|level| !level.mode.is_empty()) {

@@ -10,6 +10,7 @@ use isolde_wal::{Inspection, Redo, Tail, WalError};
 use crate::failure::{Done, Failure};
 use crate::progress::Bar;
 use crate::source::Source;
+use crate::words::counted;
 
 /// Reads everything, keeps nothing.
 struct Watch(Bar);
@@ -40,12 +41,13 @@ pub fn run(dir: &Path) -> Done {
 fn describe(inspection: &Inspection) -> String {
     let mut lines: Vec<(&str, String)> = vec![("MANIFEST", "ok".to_owned())];
     for part in &inspection.partitions {
-        lines.push((&part.file, format!("ok: {} rows as of {}", part.rows, part.ts)));
+        lines.push((&part.file, format!("ok: {} as of {}", counted(part.rows, "row"), part.ts)));
     }
     for segment in &inspection.segments {
+        let records = counted(segment.records, "record");
         let commits = match segment.commits {
-            Some((first, last)) => format!("{} records, commits {first} to {last}", segment.records),
-            None => format!("{} records, no commits", segment.records),
+            Some((first, last)) => format!("{records}, commits {first} to {last}"),
+            None => format!("{records}, no commits"),
         };
         let tail = match segment.tail {
             Tail::Empty => String::new(),

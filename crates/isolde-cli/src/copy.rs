@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use isolde_wal::{RealFs, Vfs, WalError};
 
-use crate::failure::{Done, Failure};
+use crate::failure::{Done, Failure, misses_parent};
 use crate::progress::Bar;
 use crate::rows::{Giver, Rows};
 use crate::source::{Compare, Source};
+use crate::words::counted;
 
 pub fn backup(dir: &Path, to: &Path) -> Done {
     copy(dir, to, "backed up to")
@@ -24,17 +25,38 @@ pub fn restore(backup: &Path, to: &Path) -> Done {
 
 fn copy(from: &Path, to: &Path, done: &str) -> Done {
     let source = Source::open(from)?;
+    refuse_inside(from, to)?;
     let (inspection, mut rows) = source.rows(&[])?;
     rows.ts = inspection.last;
     write(&rows, to)?;
     let unfinished = |failure: Failure| failure.and(format!("{} is not to be trusted: remove it", to.display()));
     verify(&rows, to).map_err(unfinished)?;
-    let said = format!("{}: {} rows, up to commit {}, {done} {}\n", source.dir, rows.rows.len(), rows.ts, to.display());
+    let said = format!(
+        "{}: {}, up to commit {}, {done} {}\n",
+        source.dir,
+        counted(rows.rows.len(), "row"),
+        rows.ts,
+        to.display()
+    );
     std::io::stdout().write_all(said.as_bytes()).map_err(Failure::output)
+}
+
+/// The copy must not lie in the directory that it is made of: nothing is changed there.
+fn refuse_inside(from: &Path, to: &Path) -> Done {
+    let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Ok(from), Ok(above)) = (from.canonicalize(), above.canonicalize()) else { return Ok(()) };
+    if above.starts_with(&from) {
+        let (to, from) = (to.display(), from.display());
+        return Err(Failure::refused(format!("{to} lies in {from} itself: name a directory beside it")));
+    }
+    Ok(())
 }
 
 fn write(rows: &Rows, to: &Path) -> Done {
     let dir = to.display();
+    if misses_parent(to) {
+        return Err(Failure::refused(format!("making {dir}: the directory above it does not exist")));
+    }
     let refused = |error| Failure::refused(format!("making {dir}: {error}"));
     let vfs: Arc<dyn Vfs> = Arc::new(RealFs::open(to, true).map_err(refused)?);
     let names = vfs.list().map_err(refused)?;

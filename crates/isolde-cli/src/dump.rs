@@ -3,11 +3,12 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use crate::failure::{Done, Failure};
+use crate::failure::{Done, Failure, misses_parent};
 use crate::line::encode;
 use crate::progress::Bar;
 use crate::rows::Rows;
 use crate::source::Source;
+use crate::words::counted;
 
 pub fn run(dir: &Path, prefix: &[u8], output: Option<&Path>) -> Done {
     let source = Source::open(dir)?;
@@ -15,10 +16,14 @@ pub fn run(dir: &Path, prefix: &[u8], output: Option<&Path>) -> Done {
     match output {
         None => write(&rows, &mut io::stdout().lock()).map_err(Failure::output),
         Some(path) => {
-            write_file(&rows, path).map_err(|error| {
-                Failure::refused(format!("writing {}: {error}; what it held before is unchanged", path.display()))
-            })?;
-            eprintln!("isolde: {} rows written to {}", rows.rows.len(), path.display());
+            let name = path.display();
+            if misses_parent(path) {
+                return Err(Failure::refused(format!("writing {name}: the directory above it does not exist")));
+            }
+            let existed = path.exists();
+            let unchanged = if existed { "; what it held before is unchanged" } else { "" };
+            write_file(&rows, path).map_err(|error| Failure::refused(format!("writing {name}: {error}{unchanged}")))?;
+            eprintln!("isolde: {} written to {name}", counted(rows.rows.len(), "row"));
             Ok(())
         }
     }

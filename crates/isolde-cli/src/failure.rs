@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use isolde::Error;
@@ -16,6 +17,11 @@ pub enum Failure {
     Refused(String),
     /// Whoever read the standard output has gone: there is nobody to write for.
     NobodyReads,
+}
+
+/// Whether the directory is missing that a new file or directory is to be made in.
+pub fn misses_parent(path: &Path) -> bool {
+    !path.exists() && path.parent().is_some_and(|up| !up.as_os_str().is_empty() && !up.exists())
 }
 
 /// What every command returns.

@@ -8,11 +8,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
-use isolde::{Db, Error};
+use isolde::{Db, Error, ErrorKind};
 
-use crate::failure::{Done, Failure};
+use crate::failure::{Done, Failure, misses_parent};
 use crate::line::{EXPECTED, decode};
 use crate::progress::Bar;
+use crate::words::counted;
 
 const BATCH_ROWS: usize = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
@@ -44,7 +45,7 @@ pub fn run(dir: &Path, file: &Path, log_segment_bytes: u64) -> Done {
     let which = if is_new { "a new database" } else { "an existing database" };
     let rows = loaded.map_err(|failure| failure.and(format!("({name} is {which})")))?;
     closed?;
-    let said = format!("{rows} rows loaded into {which}, {name}\n");
+    let said = format!("{} loaded into {which}, {name}\n", counted(rows, "row"));
     io::stdout().write_all(said.as_bytes()).map_err(Failure::output)
 }
 
@@ -55,9 +56,10 @@ fn open(dir: &Path, name: &str, log_segment_bytes: u64) -> Done<Db> {
     // What a segment holds is the only limit: the database may have been written with higher ones.
     let builder = builder.max_key_bytes(limit).max_value_bytes(limit);
     let builder = builder.on_recovery(move |done, total| bar.set(done, total));
-    let missing_parent = !dir.exists() && dir.parent().is_some_and(|up| !up.as_os_str().is_empty() && !up.exists());
-    if missing_parent {
-        return Err(Failure::refused(format!("making {name}: the directory above it does not exist")));
+    if misses_parent(dir) {
+        return Err(
+            Failure::refused(format!("making {name}: the directory above it does not exist")).and("nothing was loaded")
+        );
     }
     builder.open().map_err(|error| Failure::of_library(name, error).and("nothing was loaded"))
 }
@@ -110,8 +112,14 @@ impl Loaded {
         put.map_err(|error| {
             let unknown = matches!(error, Error::OutcomeUnknown);
             let (from, to) = (self.last_line + 1, last_line);
-            let of = if unknown { "may or may not be there after the next open" } else { "were not loaded" };
-            Failure::refused(format!("lines {from} to {to} {of}: {error}")).and(self.so_far())
+            let of = if unknown { "may or may not be there after the next open" } else { "not loaded" };
+            let lines = if from == to { format!("line {to}") } else { format!("lines {from} to {to}") };
+            let failure = Failure::refused(format!("{lines} {of}: {error}"));
+            let failure = match error.kind() {
+                ErrorKind::TooLarge => failure.and("a row must fit into a file of the log: see --log-segment-bytes"),
+                _ => failure,
+            };
+            failure.and(self.so_far())
         })?;
         self.rows += batch.len() as u64;
         self.last_line = last_line;
@@ -122,7 +130,10 @@ impl Loaded {
     fn so_far(&self) -> String {
         match self.last_line {
             0 => "nothing was loaded before".to_owned(),
-            last => format!("{} rows of lines 1 to {last} are loaded, and on disk; nothing after them is", self.rows),
+            last => {
+                let rows = counted(self.rows, "row");
+                format!("loaded, and on disk: {rows}, up to line {last}; nothing after that")
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod progress;
 mod rows;
 mod source;
 mod stat;
+mod words;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::failure::{Done, Failure};
 use crate::rows::Rows;
 use crate::source::Source;
+use crate::words::counted;
 
 #[derive(Serialize)]
 struct Stat {
@@ -118,12 +119,16 @@ fn describe(stat: &Stat) -> String {
     match &stat.checkpoint {
         None => say("checkpoint", "none yet".to_owned()),
         Some(Checkpoint { number, partitions, rows, bytes, oldest_ts, newest_ts }) => {
-            let of = format!("number {number}: {rows} rows in {partitions} partitions, {bytes} bytes");
+            let of = format!(
+                "number {number}: {} in {}, {bytes} bytes",
+                counted(*rows, "row"),
+                counted(*partitions, "partition")
+            );
             say("checkpoint", format!("{of}, as of @{oldest_ts} to @{newest_ts}"));
         }
     }
     let Log { segments, bytes, records, .. } = &stat.log;
-    say("log", format!("{} segments, {bytes} bytes, {records} records", segments.len()));
+    say("log", format!("{}, {bytes} bytes, {}", counted(segments.len(), "segment"), counted(*records, "record")));
     for segment in segments {
         let commits = match (segment.first_commit_ts, segment.last_commit_ts) {
             (Some(first), Some(last)) => format!("commits @{first} to @{last}"),
@@ -131,11 +136,11 @@ fn describe(stat: &Stat) -> String {
         };
         let torn = if segment.torn { ", torn at its end" } else { "" };
         let Segment { file, epoch, bytes, used_bytes, records, .. } = segment;
-        let of = format!("{file}: epoch {epoch}, {used_bytes} of {bytes} bytes used, {records} records");
+        let of = format!("{file}: epoch {epoch}, {used_bytes} of {bytes} bytes used, {}", counted(*records, "record"));
         say("", format!("{of}, {commits}{torn}"));
     }
     say("last commit", format!("@{}", stat.last_commit_ts));
     let (keys, key_bytes, value_bytes) = (stat.keys, stat.key_bytes, stat.value_bytes);
-    say("rows", format!("{keys} keys, {key_bytes} bytes of keys, {value_bytes} bytes of values"));
+    say("rows", format!("{}, {key_bytes} bytes of keys, {value_bytes} bytes of values", counted(keys, "key")));
     out
 }

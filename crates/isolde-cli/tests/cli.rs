@@ -80,8 +80,9 @@ fn rows_are_loaded_in_batches_that_fit_the_log() {
     let large = format!("{{\"key\":\"k\",\"value\":\"{}\"}}", "x".repeat(70_000));
     std::fs::write(folder.path("large.jsonl"), format!("{{\"key\":\"a\",\"value\":\"\"}}\n{large}")).unwrap();
     let refused = folder.run(&["load", "new", "large.jsonl", "--log-segment-bytes", "65536"]).expect(3);
-    assert!(refused.err.contains("lines 2 to 2 were not loaded"), "{}", refused.err);
-    assert!(refused.err.contains("1 rows of lines 1 to 1 are loaded"), "{}", refused.err);
+    assert!(refused.err.contains("line 2 not loaded: value too large"), "{}", refused.err);
+    assert!(refused.err.contains("loaded, and on disk: 1 row, up to line 1; nothing after that"), "{}", refused.err);
+    assert!(refused.err.contains("see --log-segment-bytes"), "{}", refused.err);
     assert_eq!(folder.stat("new")["keys"], 1);
 }
 
@@ -102,13 +103,18 @@ fn a_malformed_line_is_named_and_what_was_loaded_is_said() {
     let args = ["load", "db", "-", "--log-segment-bytes", "65536"];
     let refused = folder.run_with(&args, rows.as_bytes()).expect(3);
     assert!(refused.err.starts_with("isolde: the standard input:1201:"), "{}", refused.err);
-    assert!(refused.err.contains("1200 rows of lines 1 to 1200 are loaded"), "{}", refused.err);
+    assert!(refused.err.contains("on disk: 1200 rows, up to line 1200;"), "{}", refused.err);
     assert!(refused.err.contains("a new database"), "{}", refused.err);
     assert_eq!(folder.stat("db")["keys"], 1_200);
     let refused = folder.run_with(&args, b"[1]\n").expect(3);
     assert!(refused.err.contains("nothing was loaded before"), "{}", refused.err);
     assert!(folder.run(&["load", "db", "no.jsonl"]).expect(3).err.contains("opening no.jsonl"));
     assert!(folder.run(&["load", "no/such/db", "bad.jsonl"]).expect(3).err.contains("nothing was loaded"));
+    std::fs::write(folder.path("good.jsonl"), good(1)).unwrap();
+    let refused = folder.run(&["load", "no/such/db", "good.jsonl"]).expect(3);
+    assert!(refused.err.contains("the directory above it does not exist\nnothing was loaded"), "{}", refused.err);
+    let refused = folder.run(&["dump", "db", "-o", "no/such/file"]).expect(3);
+    assert_eq!(refused.err, "isolde: writing no/such/file: the directory above it does not exist\n");
 }
 
 #[test]
@@ -195,7 +201,19 @@ fn copies_go_into_new_directories_only() {
         assert!(refused.err.contains("other is not empty"), "{}", refused.err);
         let refused = folder.run(&[command, "db", "db"]).expect(3);
         assert!(refused.err.contains("db is not empty"), "{}", refused.err);
-        folder.run(&[command, "db", "no/such/parent"]).expect(3);
+        let refused = folder.run(&[command, "db", "no/such/parent"]).expect(3);
+        assert!(
+            refused.err.contains("making no/such/parent: the directory above it does not exist"),
+            "{}",
+            refused.err
+        );
+        // In the directory of the database itself, whatever that is called.
+        let before = contents(&folder.path("db"));
+        for inside in ["db/copy", "./other/../db/copy"] {
+            let refused = folder.run(&[command, "db", inside]).expect(3);
+            assert!(refused.err.contains("name a directory beside it"), "{}", refused.err);
+        }
+        assert_eq!(contents(&folder.path("db")), before);
     }
     assert_eq!(contents(&folder.path("other")), before);
     std::fs::create_dir(folder.path("fresh")).unwrap();

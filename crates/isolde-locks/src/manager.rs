@@ -248,11 +248,13 @@ impl<H: Handle> LockManager<H> {
         if let Err(error) = admit(owner) {
             return Poll::Ready(Err(error));
         }
+        // Cloned and dropped under no latch, like all wakers: they are an executor's.
+        let mut waker = Some(waker.clone());
         let mut graph = self.graph.lock();
         let (effects, inflated) = self.come_to_table(&mut graph, owner, &request.locked);
         let taken_back = self.settle(&mut graph, effects);
         let outcome = match inflated {
-            Ok(()) => self.ask_table(request, graph, waker),
+            Ok(()) => self.ask_table(request, graph, &mut waker),
             Err(error) => {
                 drop(graph);
                 Poll::Ready(Err(error))
@@ -266,7 +268,7 @@ impl<H: Handle> LockManager<H> {
         &self,
         request: &mut Acquire<'_, H>,
         mut graph: MutexGuard<'_, Graph<H>>,
-        waker: &Waker,
+        waker: &mut Option<Waker>,
     ) -> Poll<Result<Granted, LockError>> {
         let owner = request.owner;
         self.know(&mut graph, owner);
@@ -302,7 +304,7 @@ impl<H: Handle> LockManager<H> {
             Answer::Granted => Some(Ok(())),
             Answer::Refused(refusal) => Some(Err(refused(refusal))),
             Answer::Waits(ticket) => {
-                graph.wakers.insert(ticket, waker.clone());
+                graph.wakers.extend(waker.take().map(|waker| (ticket, waker)));
                 request.state = Progress::Waits(ticket);
                 self.waits.fetch_add(1, SeqCst);
                 None
@@ -327,14 +329,28 @@ impl<H: Handle> LockManager<H> {
     }
 
     fn look(&self, request: &mut Acquire<'_, H>, ticket: Ticket, waker: &Waker) -> Poll<Result<Granted, LockError>> {
-        let mut graph = self.graph.lock();
-        let Some(outcome) = graph.table.collect(ticket) else {
-            graph.wakers.insert(ticket, waker.clone());
-            return Poll::Pending;
+        let mut fresh = None;
+        let outcome = loop {
+            let mut graph = self.graph.lock();
+            if let Some(outcome) = graph.table.collect(ticket) {
+                let known = graph.wakers.remove(&ticket);
+                self.deflate_locked(&mut graph, &request.locked);
+                drop(graph);
+                drop(known);
+                break outcome;
+            }
+            if graph.wakers.get(&ticket).is_some_and(|known| known.will_wake(waker)) {
+                return Poll::Pending;
+            }
+            if let Some(fresh) = fresh.take() {
+                let replaced = graph.wakers.insert(ticket, fresh);
+                drop(graph);
+                drop(replaced);
+                return Poll::Pending;
+            }
+            drop(graph);
+            fresh = Some(waker.clone());
         };
-        graph.wakers.remove(&ticket);
-        self.deflate_locked(&mut graph, &request.locked);
-        drop(graph);
         request.state = Progress::Done;
         match outcome {
             Ok(()) => Poll::Ready(self.granted(request, true)),

@@ -4,8 +4,11 @@
 //! drop it is to wait for it: about as long as looking its key up. Loads that do not depend on each
 //! other are waited for together, so values are gathered and a handful of them brought near at once.
 
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 use isolde_types::sync::{Mutex, thread_number};
 use smallvec::SmallVec;
@@ -53,7 +56,56 @@ impl Discard {
 
 /// Drops what may be somebody else's bytes. A panic of their owner is their owner's, and stops nothing here.
 pub fn let_go<T>(value: T) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // What a panic carries may panic, too.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
+    }
+}
+
+thread_local! {
+    /// How many [`HoldBack`]s this thread has.
+    static HOLDING: Cell<usize> = const { Cell::new(0) };
+    static HELD_BACK: RefCell<Vec<Bytes>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this thread may keep what it drops for later. A model checker's threads share one real thread, and so
+/// its variables.
+fn is_holding() -> bool {
+    !cfg!(any(shuttle, loom)) && HOLDING.try_with(|holding| holding.get() > 0).unwrap_or(false)
+}
+
+/// Drops bytes that are part of somebody else's buffer: now, or when the thread's [`HoldBack`] goes.
+#[cold]
+pub(crate) fn let_go_foreign(bytes: Bytes) {
+    if is_holding() {
+        let _ = HELD_BACK.try_with(|held| held.borrow_mut().push(bytes));
+    } else {
+        let_go(bytes);
+    }
+}
+
+/// Until it is dropped, no value that this thread drops runs code of whoever owns the buffer: for work under a
+/// latch that cannot give what it removes to its caller. Drop it under none.
+#[must_use = "what is held back goes when this is dropped"]
+pub struct HoldBack {
+    /// It belongs to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+/// See [`HoldBack`].
+pub fn hold_back() -> HoldBack {
+    HOLDING.with(|holding| holding.set(holding.get() + 1));
+    HoldBack { _thread: PhantomData }
+}
+
+impl Drop for HoldBack {
+    fn drop(&mut self) {
+        HOLDING.with(|holding| holding.set(holding.get() - 1));
+        if HOLDING.with(Cell::get) == 0 {
+            let held = HELD_BACK.try_with(RefCell::take).unwrap_or_default();
+            held.into_iter().for_each(let_go);
+        }
+    }
 }
 
 fn drop_together(values: Waiting) {

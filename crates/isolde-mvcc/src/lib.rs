@@ -34,7 +34,7 @@ mod timeline;
 mod value;
 mod views;
 
-pub use discard::let_go;
+pub use discard::{HoldBack, hold_back, let_go};
 pub use leaves::Cursor;
 pub use live::Live;
 pub use record::{Found, FoundVersion, Latest, ReadAt, Record, Settled};

@@ -8,8 +8,9 @@
 
 use bytes::Bytes;
 
+use crate::discard::let_go_foreign;
+
 /// The longest key or value that is copied: the last of the size classes.
-#[cfg(test)]
 const PACKED_MAX: usize = 510;
 
 /// A few bytes, owned by the allocation of a `Bytes`.
@@ -66,6 +67,9 @@ fn packed_copy(bytes: &[u8]) -> Bytes {
 }
 
 /// A key or a value as it lies in memory. A clone allocates nothing.
+///
+/// To drop it may run code of whoever owns the buffer. A panic there goes no further: values are dropped many at
+/// a time, and a second one while the first unwinds would end the process.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Packed(Bytes);
 
@@ -84,8 +88,8 @@ impl Packed {
 
     /// The bytes.
     #[must_use]
-    pub fn into_bytes(self) -> Bytes {
-        self.0
+    pub fn into_bytes(mut self) -> Bytes {
+        std::mem::take(&mut self.0)
     }
 
     /// Whether the bytes were copied here, and are not part of a buffer of somebody else.
@@ -96,6 +100,15 @@ impl Packed {
     /// What this takes of the heap.
     pub(crate) fn heap_size(&self) -> usize {
         heap_size(self.0.len())
+    }
+}
+
+impl Drop for Packed {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.len() > PACKED_MAX {
+            let_go_foreign(std::mem::take(&mut self.0));
+        }
     }
 }
 
@@ -133,6 +146,29 @@ mod tests {
             assert_eq!(packed_copy(&bytes), bytes);
             assert!(heap_size(len) >= len);
         }
+    }
+
+    /// Its last reference goes with a panic.
+    struct Panics;
+
+    impl AsRef<[u8]> for Panics {
+        fn as_ref(&self) -> &[u8] {
+            &[1; PACKED_MAX + 1]
+        }
+    }
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("the owner's own");
+        }
+    }
+
+    #[test]
+    fn owners_that_panic_are_let_go_many_at_a_time() {
+        let values: Vec<Packed> = (0..3).map(|_| Packed::from(Bytes::from_owner(Panics))).collect();
+        let copy = values[0].clone();
+        drop(values);
+        drop(copy);
     }
 
     #[test]

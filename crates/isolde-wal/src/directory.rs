@@ -196,6 +196,9 @@ pub fn open(vfs: Arc<dyn Vfs>, config: &OpenConfig, redo: &dyn Redo) -> Result<O
         }
         None => {
             refuse_others(&*vfs, &dir, &names, config)?;
+            // The directory's own name must survive, too; one that was there may be that of an open that ended before
+            // it had synced it.
+            sync_parent(&*vfs, &dir)?;
             (Manifest::default(), Recovered::nothing(config))
         }
     };
@@ -238,7 +241,8 @@ pub fn write_backup(vfs: &Arc<dyn Vfs>, source: &mut dyn Source) -> Result<()> {
         return Err(WalError::NotADatabase { dir, what: "a backup goes into an empty directory" });
     }
     let lock = vfs.try_lock().map_err(WalError::io("locking", LOCK_FILE))?;
-    let _lock = lock.ok_or(WalError::AlreadyOpen { dir })?;
+    let _lock = lock.ok_or_else(|| WalError::AlreadyOpen { dir: Arc::clone(&dir) })?;
+    sync_parent(&**vfs, &dir)?;
     let config = OpenConfig { segment_bytes: SMALL, ..OpenConfig::default() };
     let (header, _) = begin_epoch(&**vfs, &Recovered::nothing(&config))?;
     let number = 1;
@@ -254,6 +258,13 @@ pub fn write_backup(vfs: &Arc<dyn Vfs>, source: &mut dyn Source) -> Result<()> {
         partitions,
     };
     manifest.store(&**vfs)
+}
+
+fn sync_parent(vfs: &dyn Vfs, dir: &str) -> Result<()> {
+    if mutant!("database-made-without-parent-sync") {
+        return Ok(());
+    }
+    vfs.sync_parent().map_err(WalError::io("syncing the directory above", dir))
 }
 
 /// Without a manifest there must be nothing, or what a creation left that was cut off.

@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::manifest::MANIFEST;
 use crate::process::Process;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
@@ -17,6 +16,8 @@ pub(crate) const LOCK_FILE: &str = "LOCK";
 pub struct RealFs {
     path: PathBuf,
     dir: File,
+    /// It was made here.
+    is_new: bool,
 }
 
 impl RealFs {
@@ -33,14 +34,7 @@ impl RealFs {
         if !fs::metadata(path)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        if create && !path.join(MANIFEST).exists() {
-            // The directory's own name must survive, too; one that was there may be that of an open that ended
-            // before it had synced it. A parent that may not be read somebody else has made this one in.
-            let synced = sync_parent(path);
-            let tolerated = |error: &io::Error| !is_new && error.kind() == io::ErrorKind::PermissionDenied;
-            synced.or_else(|error| if tolerated(&error) { Ok(()) } else { Err(error) })?;
-        }
-        Ok(RealFs { path: path.to_path_buf(), dir: File::open(path)? })
+        Ok(RealFs { path: path.to_path_buf(), dir: File::open(path)?, is_new })
     }
 
     /// Keeps others from opening the directory's database, until the guard is dropped, without writing
@@ -63,12 +57,6 @@ impl RealFs {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
-}
-
-/// Makes the name of a directory survive.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let path = fs::canonicalize(path)?;
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 impl Vfs for RealFs {
@@ -98,6 +86,14 @@ impl Vfs for RealFs {
 
     fn sync_dir(&self) -> io::Result<()> {
         self.dir.sync_all()
+    }
+
+    fn sync_parent(&self) -> io::Result<()> {
+        let path = fs::canonicalize(&self.path)?;
+        let synced = path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all());
+        // A parent that may not be read somebody else has made this one in.
+        let tolerated = |error: &io::Error| !self.is_new && error.kind() == io::ErrorKind::PermissionDenied;
+        synced.or_else(|error| if tolerated(&error) { Ok(()) } else { Err(error) })
     }
 
     fn try_lock(&self) -> io::Result<Option<Box<dyn Send + Sync>>> {

@@ -3,7 +3,8 @@
 //!
 //! A [`SimFs`] is one directory. Each file has the bytes that are on disk, the writes since its last sync,
 //! and what a reader sees; names have what is on disk and the changes since the last sync of the
-//! directory. [`SimFs::crash`] gives what a power cut may leave: of every pending write each 512-byte
+//! directory; the directory itself, which was just made, is on disk when the one above it was synced.
+//! [`SimFs::crash`] gives what a power cut may leave: of every pending write each 512-byte
 //! sector is kept, dropped, torn or (rarely) garbage, each by itself, so later ones may survive without
 //! earlier ones; of the directory's changes each is kept or dropped. [`SimFs::kill`] gives what the end of
 //! the process leaves: everything, synced or not, and still unsynced.
@@ -32,9 +33,11 @@ struct Disk {
     names: BTreeMap<String, usize>,
     names_on_disk: BTreeMap<String, usize>,
     pending_names: Vec<NameChange>,
+    /// The directory's own name is on disk.
+    stands: bool,
     locked: bool,
     operations: u64,
-    per_kind: [u64; 6],
+    per_kind: [u64; 7],
     /// The machine has no power: everything fails.
     dead: bool,
     dies_at: Option<u64>,
@@ -73,6 +76,8 @@ pub enum Kind {
     Remove,
     /// The directory is synced.
     SyncDir,
+    /// The directory above is synced.
+    SyncParent,
 }
 
 /// What a failing operation does.
@@ -84,12 +89,14 @@ pub enum Failure {
     Full,
     /// A write that takes half of the bytes and says so.
     Short,
-    /// A sync that says it failed, and has dropped what was written since the last one.
+    /// A sync that says it failed, and has dropped what was written since the last one; of a directory, what was
+    /// created, renamed and removed.
     SyncDrops,
     /// A sync that says it failed, and what was written is still to be synced.
     SyncKeeps,
     /// A sync that says it failed; what was written can be read and counts as clean, but no later sync
-    /// writes it, and the next power cut loses it. (Linux; Rebello et al., ATC 2020.)
+    /// writes it, and the next power cut loses it. (Linux; Rebello et al., ATC 2020.) Of a directory the same
+    /// befalls its names.
     SyncPretends,
 }
 
@@ -106,6 +113,10 @@ pub struct Image {
     pub disk: SimFs,
     /// Something that was pending was lost, while something later survived.
     pub interesting: bool,
+}
+
+fn failed_sync() -> io::Error {
+    io::Error::other("simulated failure of a sync")
 }
 
 fn power_cut() -> io::Error {
@@ -180,7 +191,19 @@ impl SimFs {
                 lost = true;
             }
         }
-        let disk = Disk { inodes, names: names.clone(), names_on_disk: names, rng: seed, ..Disk::default() };
+        if !old.stands && rng.f64() >= keep {
+            // The directory is gone, and who opens it makes an empty one.
+            names.clear();
+            interesting = true;
+        }
+        let disk = Disk {
+            inodes,
+            names: names.clone(),
+            names_on_disk: names,
+            stands: old.stands,
+            rng: seed,
+            ..Disk::default()
+        };
         Image { disk: Self::of(disk), interesting }
     }
 
@@ -192,7 +215,7 @@ impl SimFs {
         let disk = Disk {
             locked: false,
             operations: 0,
-            per_kind: [0; 6],
+            per_kind: [0; 7],
             dead: false,
             dies_at: None,
             faults: Vec::new(),
@@ -388,12 +411,36 @@ impl Vfs for SimFs {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut disk = self.state.lock();
-        disk.begin(Kind::SyncDir)?;
+        let failure = disk.begin(Kind::SyncDir)?;
         if disk.dies_now() {
             return Err(power_cut());
         }
-        disk.pending_names.clear();
-        disk.names_on_disk = disk.names.clone();
+        match failure {
+            None => {
+                let Disk { names_on_disk, pending_names, .. } = &mut *disk;
+                pending_names.drain(..).for_each(|change| change.apply(names_on_disk));
+                return Ok(());
+            }
+            Some(Failure::SyncDrops) => {
+                disk.pending_names.clear();
+                disk.names = disk.names_on_disk.clone();
+            }
+            Some(Failure::SyncPretends) => disk.pending_names.clear(),
+            Some(_) => {}
+        }
+        Err(failed_sync())
+    }
+
+    fn sync_parent(&self) -> io::Result<()> {
+        let mut disk = self.state.lock();
+        let failure = disk.begin(Kind::SyncParent)?;
+        if disk.dies_now() {
+            return Err(power_cut());
+        }
+        if failure.is_some() {
+            return Err(failed_sync());
+        }
+        disk.stands = true;
         Ok(())
     }
 
@@ -485,6 +532,6 @@ impl VfsFile for SimFile {
             Some(Failure::SyncPretends) => inode.pending.clear(),
             Some(_) => {}
         }
-        Err(io::Error::other("simulated failure of a sync"))
+        Err(failed_sync())
     }
 }

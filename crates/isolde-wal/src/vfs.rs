@@ -8,7 +8,8 @@
 //! - What was written and not synced may be there after a power cut, or not, sector by sector (512
 //!   bytes), in any order. [`VfsFile::sync`] makes a file's bytes and length survive.
 //! - A file that was created, renamed or removed may be so after a power cut, or not, until
-//!   [`Vfs::sync_dir`]. A rename replaces its target atomically.
+//!   [`Vfs::sync_dir`]. A rename replaces its target atomically. A directory that was made may be gone, and all
+//!   in it, until [`Vfs::sync_parent`].
 //! - After a failed `sync` nothing is known of the bytes before it, and syncing again proves nothing.
 
 use std::io;
@@ -55,6 +56,13 @@ pub trait Vfs: Send + Sync + 'static {
     /// # Errors
     /// Whatever the file system says.
     fn sync_dir(&self) -> io::Result<()>;
+
+    /// Makes the directory's own name survive: a database is about to be made in it. Where the directory was found,
+    /// and not made, and the one above it may not be read, whoever made it has seen to that.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn sync_parent(&self) -> io::Result<()>;
 
     /// Takes the directory for this process and this `Vfs` alone, until the guard is dropped or the
     /// process dies; `None` if somebody else has it.

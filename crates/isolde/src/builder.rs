@@ -229,7 +229,9 @@ impl Builder {
     /// Registers a merge operator: from the value, if there is one, and the operand, the new value.
     ///
     /// It runs at commit (or at once under the lock in pessimistic mode) and must depend on nothing
-    /// but its arguments. An error, or a panic, rolls the transaction back.
+    /// but its arguments. It may run more than once for one merge, and never under a latch of the database. An
+    /// error fails the call that ran it, or the commit, which then rolls back; a panic goes through to the caller.
+    /// A call of the database in it is a transaction of its own, which does not wait for the one around it.
     ///
     /// ```
     /// # fn main() -> isolde::Result<()> {

@@ -88,6 +88,14 @@ impl Invariant {
         Ok(Invariant { text: text.to_owned(), fact })
     }
 
+    /// The keys that it speaks of, each as often as it does.
+    #[must_use]
+    pub fn keys(&self) -> Vec<&Key> {
+        let mut keys = Vec::new();
+        self.fact.keys(&mut keys);
+        keys
+    }
+
     /// Whether a state keeps it.
     #[must_use]
     pub fn holds(&self, state: &BTreeMap<Key, Bytes>) -> bool {
@@ -102,6 +110,14 @@ impl fmt::Display for Invariant {
 }
 
 impl Fact {
+    fn keys<'f>(&'f self, keys: &mut Vec<&'f Key>) {
+        match self {
+            Fact::Or(a, b) | Fact::And(a, b) => [a, b].iter().for_each(|fact| fact.keys(keys)),
+            Fact::Not(fact) => fact.keys(keys),
+            Fact::Compare(a, _, b) => [a, b].iter().for_each(|sum| sum.keys(keys)),
+        }
+    }
+
     /// `None`: some value is no number.
     fn holds(&self, state: &BTreeMap<Key, Bytes>) -> Option<bool> {
         Some(match self {
@@ -124,6 +140,14 @@ impl Fact {
 }
 
 impl Sum {
+    fn keys<'s>(&'s self, keys: &mut Vec<&'s Key>) {
+        match self {
+            Sum::Number(_) => {}
+            Sum::Key(key) => keys.push(key),
+            Sum::Plus(a, b) | Sum::Minus(a, b) => [a, b].iter().for_each(|sum| sum.keys(keys)),
+        }
+    }
+
     fn value(&self, state: &BTreeMap<Key, Bytes>) -> Option<i128> {
         match self {
             Sum::Number(number) => Some(i128::from(*number)),

@@ -108,6 +108,15 @@ impl Programs {
         Ok(Programs { initial: schedule.initial.clone(), programs: programs.collect::<Result<_, String>>()? })
     }
 
+    /// Whether a key is there before the first step, or is named by any: else it is absent for ever, and was perhaps
+    /// misspelt.
+    #[must_use]
+    pub fn know(&self, key: &Key) -> bool {
+        let mut operations = self.programs.iter().flat_map(|program| &program.operations);
+        self.initial.iter().any(|(initial, _)| initial == key)
+            || operations.any(|operation| operation.key() == Some(key))
+    }
+
     /// The schedule that runs the programs in an order; for `replay`.
     #[must_use]
     pub fn schedule(&self, order: &Order, begins: &[Begins]) -> Schedule {

@@ -102,11 +102,12 @@ impl<H: Handle> Acquire<'_, H> {
         let Progress::Waits(ticket) = std::mem::replace(&mut self.state, Progress::Done) else { return };
         let manager = self.manager;
         let mut graph = manager.graph.lock();
-        graph.wakers.remove(&ticket);
+        let known = graph.wakers.remove(&ticket);
         let effects = graph.table.cancel(ticket);
         let aftermath = manager.settle(&mut graph, effects);
         manager.deflate_locked(&mut graph, &self.locked);
         drop(graph);
+        drop(known);
         aftermath.perform();
     }
 }

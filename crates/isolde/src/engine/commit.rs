@@ -24,10 +24,13 @@
 //! without a lock owner ([`Brief`](isolde_locks::Brief)). A merge operator is such code, and many keys are
 //! many steps: then, and where somebody else has a lock, it goes the long way.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use isolde_locks::{Handles, Owner, Purpose};
-use isolde_mvcc::{Outcome, ReadAt, Status, Wakers};
+use isolde_mvcc::{Outcome, Packed, ReadAt, Status, Wakers};
 use isolde_types::sync::Arc;
+use isolde_types::sync::atomic::Ordering;
 use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
 
@@ -36,6 +39,7 @@ use super::inside::GiveUpOnDrop;
 use super::locking::WriteRecords;
 use super::txn::{Body, Held};
 use super::wait::Wait;
+use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
 use crate::isolation::{WriteCheck, WriteTiming};
@@ -176,9 +180,11 @@ impl TxnInner {
 
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
     fn decide(self: &Arc<Self>, reservation: Option<Reservation>) -> Result<Ts, Undone> {
+        let merged = self.merge_write_set();
         let mut body = self.body();
         let status = self.status(&mut body);
         self.check_writes(&mut body, &status)?;
+        body.merged.append(&mut merged?);
         if mutant!("publish-before-installed") {
             let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
             wakers.wake();
@@ -205,6 +211,24 @@ impl TxnInner {
         let ts = self.after_flip(ts);
         wakers.wake();
         Ok(ts)
+    }
+
+    /// Runs the merge operators of a write set that is installed now, under no latch: they are code of the user.
+    /// Gives what they made, by the number of the write.
+    fn merge_write_set(self: &Arc<Self>) -> Result<BTreeMap<u32, Option<Packed>>> {
+        if !self.merges.load(Ordering::Relaxed) {
+            return Ok(BTreeMap::new());
+        }
+        let merges: Vec<(RecordRef, Pending, u32)> = {
+            let body = self.body();
+            let writes = body.writes.iter().zip(body.locked.iter()).filter(|((_, write), _)| write.pending.merges());
+            writes.map(|((_, write), record)| (record.clone(), write.pending.clone(), write.seq)).collect()
+        };
+        let resolve = |(record, pending, seq): (RecordRef, Pending, u32)| {
+            let base = record.0.read(ReadAt::Newest, None).value;
+            Ok((seq, self.resolve(&pending, record.0.key(), base.as_deref())?))
+        };
+        merges.into_iter().map(resolve).collect()
     }
 
     /// Step 2, first half: what can be known before the commit timestamp.
@@ -234,8 +258,15 @@ impl TxnInner {
         let redact = self.core.config.redact;
         let mut resolved: Vec<(Key, Bytes)> = Vec::new();
         for ((key, write), record) in body.writes.iter().zip(body.locked.iter()) {
-            let base = if write.pending.is_blind() { record.0.read(ReadAt::Newest, Some(status)).value } else { None };
-            let value = write.pending.resolve(key, base.as_deref(), redact)?;
+            let merged = if write.pending.is_blind() { body.merged.get(&write.seq).cloned() } else { None };
+            let value = match merged {
+                Some(value) => value,
+                None => {
+                    let blind = write.pending.is_blind();
+                    let base = if blind { record.0.read(ReadAt::Newest, Some(status)).value } else { None };
+                    write.pending.resolve(key, base.as_deref(), redact)?
+                }
+            };
             self.core.check_value(value.as_deref().unwrap_or_default())?;
             if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
                 resolved.push((key.clone(), value.bytes().clone()));

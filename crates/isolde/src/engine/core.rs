@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use isolde_locks::{Handle, LockCell, LockConfig, LockManager, SpanRecords};
-use isolde_mvcc::{Live, Record, Store, Swept, Timeline, Views};
+use isolde_mvcc::{Live, Record, Store, Swept, Timeline, Views, hold_back};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Clock, Isolation, Key, Mode, Places, Span, Ts, TxnId};
@@ -149,6 +149,9 @@ impl Core {
     /// may refuse many writes.
     fn make_room(&self) -> Swept {
         self.expire_snapshots();
+        // One at a time, so that not everybody looks at everything. What an owner of bytes does when they go, it
+        // does when the latch is left: it may be to write, and so to come here again.
+        let _foreign = hold_back();
         let live = self.views.live(&self.timeline);
         let mut collected_at = self.collected_at.lock();
         match &*collected_at {

@@ -46,8 +46,9 @@ pub enum Durability {
     #[default]
     Sync,
     /// The same, but a sync may wait for company: fewer syncs, for more latency. Whoever has less patience ends
-    /// that wait: a commit with another durability or a shorter delay, `sync`, `collect`, `backup`, `close`. A
-    /// commit as a task syncs at once, since it would hold up the others of its executor.
+    /// that wait: a commit with another durability or a shorter delay, `sync`, `collect`, `backup`, `close`.
+    /// Those who came while a sync was under way have had its time for company, and sync at once after it; so does
+    /// a commit as a task, since it would hold up the others of its executor.
     Group {
         /// How long at most; and no longer than commits of [`None`](Durability::None) stand unwritten.
         max_delay: Duration,

@@ -430,7 +430,7 @@ impl ScanCore {
         match &step.own {
             None => Ok(base),
             Some((key, pending, seq)) => {
-                let value = pending.resolve(key, base.value.as_deref(), self.txn.core.config.redact)?;
+                let value = self.txn.resolve(pending, key, base.value.as_deref())?;
                 let value = value.map(isolde_mvcc::Packed::into_bytes);
                 Ok(Resolved { value, tap: base.tap.or(Some((TapVersion::Own(*seq), None))) })
             }

@@ -1,11 +1,12 @@
 //! A transaction: its gate, its view, what it read and wrote, and how it is rolled back.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::task::Poll;
 use std::time::Duration;
 
 use isolde_locks::{LockMark, OnWound, Owner, OwnerSpec, Purpose};
-use isolde_mvcc::{Exposure, Status, View, let_go};
+use isolde_mvcc::{Exposure, Packed, Status, View, let_go};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak};
 use isolde_types::{Isolation, Key, LockMode, Mode, Ts, TxnId, mutant};
@@ -59,6 +60,8 @@ pub(crate) struct Body {
     pub placeholders: Vec<RecordRef>,
     /// It was rolled back: its versions are withdrawn, its owner was taken.
     pub undone: bool,
+    /// What merges came to, by the number of their write: operators never run under the latch.
+    pub merged: BTreeMap<u32, Option<Packed>>,
     /// What increments and merges came to, for a recorder.
     pub resolved: Vec<(Key, bytes::Bytes)>,
     pub owner: Option<Arc<Owner<RecordRef>>>,
@@ -115,6 +118,8 @@ pub(crate) struct TxnInner {
     has_retryable: AtomicBool,
     /// How often it returned to a savepoint; changes under the body's latch.
     pub returns: AtomicU64,
+    /// Whether merges stand in the write set that are left to the commit.
+    pub merges: AtomicBool,
     body: Mutex<Body>,
 }
 
@@ -146,6 +151,7 @@ impl TxnInner {
             retryable: Mutex::new(None),
             has_retryable: AtomicBool::new(false),
             returns: AtomicU64::new(0),
+            merges: AtomicBool::new(false),
             body: Mutex::new(Body::default()),
         });
         let place = core.registry.enter(Arc::downgrade(&txn));

@@ -15,12 +15,44 @@ use super::write_set::{BlindOp, MergeOperator, Pending, Write};
 use super::{RecordRef, TxnInner};
 use crate::error::{ConflictKind, Error, KeyText, MergeError, Result};
 use crate::isolation::{WriteCheck, WriteTiming};
+use crate::nested::InBody;
 
 /// What a savepoint names: a transaction, and a place in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Savepoint {
     txn: isolde_types::TxnId,
     number: u32,
+}
+
+/// How often the operators of one change run at most: a key that is changed each time they do is changed by them.
+const MERGES_MAX: usize = 64;
+
+/// What merge operators have made of a change.
+struct Merged {
+    /// How often the transaction had returned to a savepoint, and which write of the key it was made over.
+    returns: u64,
+    of: Option<u32>,
+    pending: Pending,
+    /// The key's new value, where that is installed at once.
+    value: Option<Packed>,
+}
+
+/// What came of entering a change.
+enum Entered {
+    Done,
+    /// The transaction has returned to a savepoint meanwhile: perhaps the lock is gone.
+    Returned,
+    /// Operators must run first, over this write of the key, under no latch.
+    MergeFirst(Option<(u32, Pending)>),
+}
+
+/// Whether an operator runs when a blind change is entered.
+fn runs_operator(change: &Pending, earlier: Option<&Pending>, at_once: bool) -> bool {
+    match earlier {
+        _ if at_once => change.merges() || earlier.is_some_and(Pending::merges),
+        Some(Pending::Value(_)) => change.merges(),
+        Some(Pending::Blind(_)) | None => false,
+    }
 }
 
 /// What a compare-and-set came to.
@@ -66,12 +98,12 @@ impl TxnInner {
 
     /// Sets a key that must be absent: a read of its absence, and a write.
     pub async fn insert(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Packed) -> Result<()> {
-        self.check_write(key)?;
-        self.core.check_memory()?;
         self.core.check_value(&value)?;
+        let change = Pending::Value(Some(value));
+        self.check_change(key, &change)?;
         match self.get_to_write(wait, key).await? {
             Some(_) => Err(Error::AlreadyExists(Box::new(KeyText::new(key, self.core.config.redact)))),
-            None => self.write(wait, key, Some(value)).await,
+            None => self.change_checked(wait, key, change).await,
         }
     }
 
@@ -83,16 +115,14 @@ impl TxnInner {
         expected: Option<&[u8]>,
         new: Option<Packed>,
     ) -> Result<Cas> {
-        self.check_write(key)?;
-        if let Some(new) = &new {
-            self.core.check_memory()?;
-            self.core.check_value(new)?;
-        }
+        self.core.check_value(new.as_deref().unwrap_or_default())?;
+        let change = Pending::Value(new);
+        self.check_change(key, &change)?;
         let current = self.get_to_write(wait, key).await?;
         if current.as_deref() != expected {
             return Ok(Cas::Current(current));
         }
-        self.write(wait, key, new).await?;
+        self.change_checked(wait, key, change).await?;
         Ok(Cas::Swapped)
     }
 
@@ -105,7 +135,12 @@ impl TxnInner {
     ) -> Result<Option<Bytes>> {
         self.check_write(key)?;
         let before = self.get_to_write(wait, key).await?;
-        self.write(wait, key, update(before.as_deref()).map(Packed::from)).await?;
+        let after = {
+            // It may use the database, and is not to wait there for the lock that it stands under.
+            let _inside = InBody::of(self);
+            update(before.as_deref())
+        };
+        self.write(wait, key, after.map(Packed::from)).await?;
         Ok(before)
     }
 
@@ -134,64 +169,155 @@ impl TxnInner {
         self.core.check_key(key)
     }
 
-    async fn change(self: &Arc<Self>, wait: &Wait, key: &[u8], change: Pending) -> Result<()> {
+    /// What every change asks first; nothing has happened when it refuses.
+    fn check_change(&self, key: &[u8], change: &Pending) -> Result<()> {
         self.check_write(key)?;
         // A delete frees memory: refused, a full database would stay full for ever.
-        if !matches!(change, Pending::Value(None)) {
-            self.core.check_memory()?;
-        }
-        match self.policy.writes {
-            WriteTiming::AtOnce => self.change_at_once(wait, key, change).await,
-            WriteTiming::AtCommit => {
-                let mut body = self.body();
-                let pending = body.writes.combined(key, change, self.core.config.redact)?;
-                let (_, displaced) = self.put(&mut body, Packed::copy(key).into_bytes(), pending, None)?;
-                drop(body);
-                let_go(displaced);
-                Ok(())
+        if matches!(change, Pending::Value(None)) { Ok(()) } else { self.core.check_memory() }
+    }
+
+    async fn change(self: &Arc<Self>, wait: &Wait, key: &[u8], change: Pending) -> Result<()> {
+        self.check_change(key, &change)?;
+        self.change_checked(wait, key, change).await
+    }
+
+    /// Enters a change; where writes lock at once, under the lock of its key, and into the record.
+    ///
+    /// Merge operators run under no latch. What they have made is of no use when the key was changed meanwhile
+    /// through another thread; then they run again.
+    async fn change_checked(self: &Arc<Self>, wait: &Wait, key: &[u8], mut change: Pending) -> Result<()> {
+        let (mut merged, mut rounds) = (None, 0);
+        loop {
+            let returns = self.returns.load(Ordering::Acquire);
+            let record = match self.policy.writes {
+                WriteTiming::AtOnce => Some(self.lock_key(wait, key, LockMode::Exclusive, Purpose::Write).await?),
+                WriteTiming::AtCommit => None,
+            };
+            match self.enter_change(key, record.as_ref(), returns, &mut change, merged.take())? {
+                Entered::Done => return Ok(()),
+                Entered::Returned => {}
+                Entered::MergeFirst(_) if rounds == MERGES_MAX => {
+                    return Err(Error::Unsupported("a merge operator that changes the very key that it merges"));
+                }
+                Entered::MergeFirst(earlier) => {
+                    rounds += 1;
+                    merged = Some(self.merged(key, record.as_ref(), returns, earlier, &change)?);
+                }
             }
         }
     }
 
-    /// Locks the key, and puts the in-flight version into its record.
-    async fn change_at_once(self: &Arc<Self>, wait: &Wait, key: &[u8], change: Pending) -> Result<()> {
-        let (record, mut body) = loop {
-            let returns = self.returns.load(Ordering::Acquire);
-            let record = self.lock_key(wait, key, LockMode::Exclusive, Purpose::Write).await?;
-            let body = self.body();
-            // A return to a savepoint in between may have given the lock back.
-            if self.returns.load(Ordering::Acquire) == returns {
-                break (record, body);
-            }
+    /// Enters a change under the body's latch, if nothing is left to be done without it.
+    fn enter_change(
+        self: &Arc<Self>,
+        key: &[u8],
+        record: Option<&RecordRef>,
+        returns: u64,
+        change: &mut Pending,
+        merged: Option<Merged>,
+    ) -> Result<Entered> {
+        // Declared before the latch, and so dropped after it, however this ends: to drop bytes can run code of
+        // their owner.
+        let (pending, value, displaced);
+        let mut body = self.body();
+        // A return to a savepoint in between may have given the lock back.
+        if record.is_some() && self.returns.load(Ordering::Acquire) != returns {
+            return Ok(Entered::Returned);
+        }
+        let earlier = body.writes.get(key);
+        let of = earlier.map(|write| write.seq);
+        let merges = change.is_blind() && runs_operator(change, earlier.map(|write| &write.pending), record.is_some());
+        let made = match merged.filter(|merged| (merged.returns, merged.of) == (returns, of)) {
+            _ if !merges => None,
+            Some(merged) => Some(merged),
+            None => return Ok(Entered::MergeFirst(earlier.map(|write| (write.seq, write.pending.clone())))),
         };
         let redact = self.core.config.redact;
-        let pending = body.writes.combined(key, change, redact)?;
+        let change = std::mem::replace(change, Pending::Value(None));
+        let (combined, resolved) = match made {
+            Some(merged) => (merged.pending, Some(merged.value)),
+            None => (Pending::combined(earlier.map(|write| &write.pending), key, change, redact)?, None),
+        };
+        pending = combined;
+        let size = body.writes.bytes() + key.len() + pending.size();
+        within("write set", size, self.core.config.limits.write_set_bytes, "max_write_set_bytes")?;
+        let Some(record) = record else {
+            // Relaxed: read by the commit, which comes after.
+            self.merges.fetch_or(pending.merges(), Ordering::Relaxed);
+            displaced = self.put(&mut body, Packed::copy(key).into_bytes(), pending, None).1;
+            drop(body);
+            let_go(displaced);
+            return Ok(Entered::Done);
+        };
+        value = self.value_at_once(&mut body, record, &pending, resolved)?;
         let status = self.status(&mut body);
-        if !pending.is_blind() {
-            self.check_not_newer(&record, self.newest_under_lock(&record, Some(&status)))?;
+        let (seq, earlier) = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()));
+        displaced = earlier;
+        if merges {
+            body.merged.insert(seq, value.clone());
         }
-        // Nobody else commits this key while it is locked, so a blind change is resolved now.
-        let base = record.0.read(ReadAt::Newest, Some(&status)).value;
-        let value = pending.resolve(record.0.key(), base.as_deref(), redact)?;
-        self.core.check_value(value.as_deref().unwrap_or_default())?;
-        let (seq, displaced) = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()))?;
         record.0.install(&status, seq, value);
         drop(body);
         let_go(displaced);
-        Ok(())
+        Ok(Entered::Done)
     }
 
-    /// Enters a change into the write set, under the limit on its size; gives its number, and what it has
-    /// displaced.
-    fn put(
+    /// What a change that is installed at once makes of its key.
+    fn value_at_once(
         &self,
         body: &mut Body,
-        key: Key,
-        pending: Pending,
-        record: Option<RecordRef>,
-    ) -> Result<(u32, Option<Write>)> {
-        let size = body.writes.bytes() + key.len() + pending.size();
-        within("write set", size, self.core.config.limits.write_set_bytes, "max_write_set_bytes")?;
+        record: &RecordRef,
+        pending: &Pending,
+        resolved: Option<Option<Packed>>,
+    ) -> Result<Option<Packed>> {
+        let status = self.status(body);
+        if !pending.is_blind() {
+            self.check_not_newer(record, self.newest_under_lock(record, Some(&status)))?;
+        }
+        let value = match resolved {
+            Some(value) => value,
+            None => {
+                // Nobody else commits this key while it is locked, so a blind change is resolved now.
+                let base = record.0.read(ReadAt::Newest, Some(&status)).value;
+                pending.resolve(record.0.key(), base.as_deref(), self.core.config.redact)?
+            }
+        };
+        self.core.check_value(value.as_deref().unwrap_or_default())?;
+        Ok(value)
+    }
+
+    /// Runs the merge operators of a change, under no latch.
+    fn merged(
+        self: &Arc<Self>,
+        key: &[u8],
+        record: Option<&RecordRef>,
+        returns: u64,
+        earlier: Option<(u32, Pending)>,
+        change: &Pending,
+    ) -> Result<Merged> {
+        // An operator may use the database, and is not to wait there for the lock that it runs under.
+        let _inside = InBody::of(self);
+        let redact = self.core.config.redact;
+        let of = earlier.as_ref().map(|(seq, _)| *seq);
+        let pending = Pending::combined(earlier.as_ref().map(|(_, pending)| pending), key, change.clone(), redact)?;
+        let value = match record {
+            Some(record) => {
+                let base = record.0.read(ReadAt::Newest, self.status_if_any().as_ref()).value;
+                pending.resolve(record.0.key(), base.as_deref(), redact)?
+            }
+            None => None,
+        };
+        Ok(Merged { returns, of, pending, value })
+    }
+
+    /// What a write that is not committed makes of a value; its merge operators run, so under no latch.
+    pub fn resolve(self: &Arc<Self>, pending: &Pending, key: &Key, base: Option<&[u8]>) -> Result<Option<Packed>> {
+        let _inside = pending.merges().then(|| InBody::of(self));
+        pending.resolve(key, base, self.core.config.redact)
+    }
+
+    /// Enters a change into the write set; gives its number, and what it has displaced.
+    fn put(&self, body: &mut Body, key: Key, pending: Pending, record: Option<RecordRef>) -> (u32, Option<Write>) {
         body.next_seq += 1;
         let seq = body.next_seq;
         let value = match &pending {
@@ -199,7 +325,7 @@ impl TxnInner {
             Pending::Blind(_) => None,
         };
         self.core.tap.write(self, &key, seq, value, pending.is_blind());
-        Ok((seq, body.writes.set(key, Write { pending, seq, record })))
+        (seq, body.writes.set(key, Write { pending, seq, record }))
     }
 
     // --- spans --------------------------------------------------------------------------------
@@ -296,7 +422,7 @@ impl TxnInner {
             WriteTiming::AtCommit => None,
         };
         let redact = self.core.config.redact;
-        let Body { writes, placeholders, .. } = body;
+        let Body { writes, placeholders, merged, .. } = body;
         let mut failed = None;
         let gone = writes.rollback_to(mark, |key, after, before| {
             let (Some(status), Some(record)) = (&status, &after.record) else { return };
@@ -307,7 +433,8 @@ impl TxnInner {
                 }
                 Some(before) => {
                     let base = record.0.read(ReadAt::Newest, Some(status)).value;
-                    match before.pending.resolve(key, base.as_deref(), redact) {
+                    let resolve = || before.pending.resolve(key, base.as_deref(), redact);
+                    match merged.get(&before.seq).cloned().map_or_else(resolve, Ok) {
                         Ok(value) => record.0.install(status, before.seq, value),
                         Err(error) => failed = Some(error),
                     }

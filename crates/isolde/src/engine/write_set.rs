@@ -82,13 +82,27 @@ impl Pending {
         }
     }
 
-    pub fn is_blind(&self) -> bool {
-        matches!(self, Pending::Blind(_))
-    }
-
-    /// Whether it takes code of the user to resolve it.
+    /// Whether to resolve it runs an operator, which is code of the user: never under a latch.
     pub fn merges(&self) -> bool {
         matches!(self, Pending::Blind(ops) if ops.iter().any(|op| matches!(op, BlindOp::Merge(..))))
+    }
+
+    /// What a key that was to become `earlier` is to become after `change`.
+    pub fn combined(earlier: Option<&Pending>, key: &[u8], change: Pending, redact: Redact) -> Result<Pending> {
+        match (&change, earlier) {
+            (Pending::Value(_), _) | (_, None) => Ok(change),
+            (Pending::Blind(_), Some(Pending::Value(value))) => {
+                let key = Bytes::copy_from_slice(key);
+                Ok(Pending::Value(change.resolve(&key, value.as_deref(), redact)?))
+            }
+            (Pending::Blind(ops), Some(Pending::Blind(earlier))) => {
+                Ok(Pending::Blind(earlier.iter().chain(ops).cloned().collect()))
+            }
+        }
+    }
+
+    pub fn is_blind(&self) -> bool {
+        matches!(self, Pending::Blind(_))
     }
 
     /// At most so many bytes, as far as that can be told before it is resolved: what a merge operator
@@ -184,20 +198,6 @@ impl WriteSet {
         self.writes.range(span).map(|(key, write)| (key.clone(), write.pending.clone(), write.seq)).collect()
     }
 
-    /// What the key would be after `change`, seen from this write set alone.
-    pub fn combined(&self, key: &[u8], change: Pending, redact: Redact) -> Result<Pending> {
-        let (Pending::Blind(ops), Some(before)) = (&change, self.writes.get(key)) else {
-            return Ok(change);
-        };
-        match &before.pending {
-            Pending::Value(value) => {
-                let key = Bytes::copy_from_slice(key);
-                Ok(Pending::Value(change.resolve(&key, value.as_deref(), redact)?))
-            }
-            Pending::Blind(earlier) => Ok(Pending::Blind(earlier.iter().chain(ops).cloned().collect())),
-        }
-    }
-
     /// Sets what the key is to become; gives what it was to become before, to be dropped under no latch.
     pub fn set(&mut self, key: Key, write: Write) -> Option<Write> {
         self.bytes += key.len() + write.pending.size();
@@ -252,15 +252,18 @@ mod tests {
     fn blind_changes_add_up_and_settle_over_an_own_write() {
         let mut writes = WriteSet::default();
         let add = |n| Pending::Blind(vec![BlindOp::Increment(n)]);
-        let first = writes.combined(b"n", add(2), Redact::Show).unwrap();
+        let combined = |writes: &WriteSet, key: &[u8], change| {
+            Pending::combined(writes.get(key).map(|write| &write.pending), key, change, Redact::Show).unwrap()
+        };
+        let first = combined(&writes, b"n", add(2));
         let _ = writes.set("n".into(), Write { pending: first, seq: 1, record: None });
-        let both = writes.combined(b"n", add(3), Redact::Show).unwrap();
+        let both = combined(&writes, b"n", add(3));
         let base = 10_i64.to_be_bytes();
         let value = both.resolve(&"n".into(), Some(&base), Redact::Show).unwrap();
         assert_eq!(value.as_deref(), Some(&15_i64.to_be_bytes()[..]));
 
         let _ = writes.set("m".into(), Write { pending: Pending::Value(None), seq: 2, record: None });
-        let over_delete = writes.combined(b"m", add(7), Redact::Show).unwrap();
+        let over_delete = combined(&writes, b"m", add(7));
         assert!(matches!(over_delete, Pending::Value(Some(v)) if v[..] == 7_i64.to_be_bytes()));
     }
 
