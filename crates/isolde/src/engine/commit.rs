@@ -17,17 +17,17 @@
 //!
 //! Steps 2 to 6 are one function without an await: a commit can be pending only while it drains,
 //! in step 1 and in step 7. Dropped before step 2 it rolls back; dropped in step 7 it is committed.
-//! A transaction with nothing left to certify does 3 and 5 in one visit to the sequencer.
+//! A transaction with nothing left to certify does 3 and 5 in one visit to the sequencer; if it writes one key,
+//! from within one visit to that key's record, in which its version is never in flight.
 //!
 //! A transaction that has no lock yet needs none but those of step 1, and these only from step 2 to step 5:
 //! steps that wait for no lock and run no code of the user. So it takes them briefly where they are free,
 //! without a lock owner ([`Brief`](isolde_locks::Brief)). A merge operator is such code, and many keys are
 //! many steps: then, and where somebody else has a lock, it goes the long way.
 
-use bytes::Bytes;
 use isolde_locks::{Handles, Owner, Purpose};
-use isolde_mvcc::{Outcome, ReadAt, Status, Wakers};
-use isolde_types::sync::Arc;
+use isolde_mvcc::{Outcome, Packed, ReadAt, Status, Wakers};
+use isolde_types::sync::{Arc, MutexGuard};
 use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
 
@@ -79,9 +79,14 @@ impl TxnInner {
             return Ok(commit);
         }
         let reservation = self.admit()?;
-        self.lock_write_set(wait).await?;
-        self.decides()?;
-        let ts = match self.decide(reservation) {
+        let decided = match self.decide_at_once(reservation) {
+            AtOnce::Decided(decided) => decided,
+            AtOnce::MustWait(reservation, records) => {
+                self.lock_write_set(wait, records).await?;
+                self.decide(reservation, self.body())
+            }
+        };
+        let ts = match decided {
             Ok(ts) => ts,
             Err(Undone { error, wakers }) => {
                 // Wakers are code of others: only when the locks are back.
@@ -119,34 +124,42 @@ impl TxnInner {
         Commit { ts, epoch: self.core.disk.as_ref().map_or(0, |disk| disk.log.epoch()) }
     }
 
-    /// Step 1: the body knows the records of the write set then, in key order, and they are locked.
-    ///
-    /// The write set knows them before they are waited for, so that whoever rolls back finds those that were
-    /// made for it.
-    async fn lock_write_set(self: &Arc<Self>, wait: &Wait) -> Result<()> {
-        let at_once = self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit();
-        if !at_once {
-            self.writable()?;
+    /// Step 1 where nothing has to be waited for, and then steps 2 to 6: the body is latched once.
+    fn decide_at_once(self: &Arc<Self>, reservation: Option<Reservation>) -> AtOnce {
+        let mut body = self.body();
+        let records = self.records(&body);
+        match self.lock_records(&body, records) {
+            Ok(locked) => {
+                body.locked = locked;
+                AtOnce::Decided(self.decide(reservation, body))
+            }
+            Err(records) => {
+                // Before they are waited for, so that whoever rolls back finds those that were made for it.
+                body.writes.set_records(&records);
+                AtOnce::MustWait(reservation, records)
+            }
         }
-        let (owner, mut records) = {
-            let mut body = self.body();
-            let mut records = self.records(&body);
-            if !at_once && self.may_lock_briefly(&body) {
-                match self.core.locks.try_brief(records) {
-                    Ok(brief) => {
-                        body.locked = WriteRecords::Brief(brief);
-                        return Ok(());
-                    }
-                    Err(unlocked) => records = unlocked,
-                }
-            }
-            body.writes.set_records(&records);
-            if at_once {
-                body.locked = WriteRecords::Held(records);
-                return Ok(());
-            }
-            (self.owner_in(&mut body), records)
-        };
+    }
+
+    /// Locks the records of the write set if that can be done at once; pessimistic ones are locked already.
+    fn lock_records(
+        &self,
+        body: &Body,
+        records: Handles<RecordRef>,
+    ) -> std::result::Result<WriteRecords, Handles<RecordRef>> {
+        if self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit() {
+            return Ok(WriteRecords::Held(records));
+        }
+        // A failed log refuses: that is said on the long way.
+        if !self.may_lock_briefly(body) || self.writable().is_err() {
+            return Err(records);
+        }
+        self.core.locks.try_brief(records).map(WriteRecords::Brief)
+    }
+
+    /// Step 1 the long way: with an owner, in the queue of each lock.
+    async fn lock_write_set(self: &Arc<Self>, wait: &Wait, mut records: Handles<RecordRef>) -> Result<()> {
+        let owner = self.owner();
         for record in &mut records {
             let wanted = record.clone();
             let locked = self.lock_record(&owner, wait, wanted, LockMode::Exclusive, Purpose::Write).await?;
@@ -175,19 +188,76 @@ impl TxnInner {
     }
 
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
-    fn decide(self: &Arc<Self>, reservation: Option<Reservation>) -> Result<Ts, Undone> {
-        let mut body = self.body();
-        let status = self.status(&mut body);
-        self.check_writes(&mut body, &status)?;
+    fn decide(
+        self: &Arc<Self>,
+        reservation: Option<Reservation>,
+        mut body: MutexGuard<'_, Body>,
+    ) -> Result<Ts, Undone> {
+        self.decides()?;
+        self.check_writes(&mut body)?;
         if mutant!("publish-before-installed") {
+            let status = self.status(&mut body);
             let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
             wakers.wake();
             self.install(&mut body, &status, None)?;
+            let held = body.take_held();
             drop(body);
-            return Ok(self.after_flip(ts));
+            return Ok(self.after_flip(ts, held));
         }
-        let mut encoder = reservation.as_ref().map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM));
+        if self.policy.writes == WriteTiming::AtCommit && body.locked.len() == 1 && body.reads.is_empty() {
+            return self.decide_in_one_visit(reservation, body);
+        }
+        let status = self.status(&mut body);
+        let mut encoder = encoder(reservation.as_ref(), &body);
         self.install(&mut body, &status, encoder.as_mut())?;
+        let (reservation, record) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
+        let reads = std::mem::take(&mut body.reads);
+        drop(body);
+        let (ts, wakers) = self.order_and_certify(&status, &reads, record)?;
+        if let Some(reservation) = reservation {
+            reservation.placed();
+        }
+        self.after_flip(ts, self.take_held());
+        wakers.wake();
+        Ok(ts)
+    }
+
+    /// The same for one key, with nothing to certify: the version is never in flight.
+    fn decide_in_one_visit(
+        &self,
+        reservation: Option<Reservation>,
+        mut body: MutexGuard<'_, Body>,
+    ) -> Result<Ts, Undone> {
+        let mut encoder = encoder(reservation.as_ref(), &body);
+        let mut value = None;
+        self.resolve(&mut body, None, encoder.as_mut(), |_, _, resolved| value = resolved)?;
+        let (reservation, log_body) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
+        // Its own view goes first: it would only hold back what the visit collects.
+        drop(body.take_views());
+        let (timeline, views) = (&self.core.timeline, &self.core.views);
+        let [record] = &body.locked[..] else { unreachable!("one key is written, and locked (I4)") };
+        let (ts, wakers, settled) = record.0.commit(value, timeline, log_body, || views.cached_live(timeline));
+        let held = body.take_held();
+        drop(body);
+        if let Some(reservation) = reservation {
+            reservation.placed();
+        }
+        let records = held.locked.release();
+        if settled.leaves_garbage {
+            records.iter().for_each(|record| self.core.store.note_garbage(&record.0));
+        }
+        self.end_committed(ts, held.owner, &held.placeholders);
+        wakers.wake();
+        Ok(ts)
+    }
+
+    /// The end of step 2: the record for the log, the space that it needs there, and no wound from here on.
+    fn cannot_fail_any_more(
+        &self,
+        body: &mut Body,
+        reservation: Option<Reservation>,
+        encoder: Option<BodyWriter>,
+    ) -> Result<(Option<Reservation>, Option<LogBody>)> {
         let mut record = encoder.map(BodyWriter::finish);
         let reservation = self.fitting(reservation, record.as_mut())?;
         protect(self, body.owner.as_deref())?;
@@ -195,30 +265,23 @@ impl TxnInner {
             body.locked = WriteRecords::Held(std::mem::take(&mut body.locked).release());
             body.owner.iter().for_each(|owner| self.core.locks.release_all(owner));
         }
-        let reads = std::mem::take(&mut body.reads);
-        drop(body);
-        let (ts, wakers) = self.order_and_certify(&status, &reads, record)?;
-        if let Some(reservation) = reservation {
-            reservation.placed();
-        }
-        self.remember(ts);
-        let ts = self.after_flip(ts);
-        wakers.wake();
-        Ok(ts)
+        Ok((reservation, record))
     }
 
     /// Step 2, first half: what can be known before the commit timestamp.
-    fn check_writes(&self, body: &mut Body, status: &Arc<Status>) -> Result<()> {
+    fn check_writes(&self, body: &mut Body) -> Result<()> {
+        let own = body.status_if_any();
+        let own = own.as_ref();
         let Body { writes, reads, locked, .. } = body;
         if self.policy.write_check == WriteCheck::NotNewerThanSnapshot {
             let records = writes.iter().zip(locked.iter());
             for (_, record) in records.filter(|((_, write), _)| !write.pending.is_blind() || reads.read_anything) {
-                self.check_not_newer(record, self.newest_under_lock(record, Some(status)))?;
+                self.check_not_newer(record, self.newest_under_lock(record, own))?;
             }
         }
         let early = mutant!("certify-before-ordering") && !reads.is_empty();
         if early {
-            reads.certify(&self.core, Ts::MAX, status).map_err(|lost| self.lost(lost))?;
+            reads.certify(&self.core, Ts::MAX, own).map_err(|lost| self.lost(lost))?;
             *reads = ReadSet::default();
             return Ok(());
         }
@@ -226,16 +289,32 @@ impl TxnInner {
             return Ok(());
         }
         // Whoever reads and writes a key has it locked: one look now is enough.
-        reads.certify_covered(&self.core, status, |key| writes.get(key).is_some()).map_err(|lost| self.lost(lost))
+        reads.certify_covered(&self.core, own, |key| writes.get(key).is_some()).map_err(|lost| self.lost(lost))
     }
 
     /// Step 2, second half: every write becomes an in-flight version of its record.
-    fn install(&self, body: &mut Body, status: &Arc<Status>, mut encoder: Option<&mut BodyWriter>) -> Result<()> {
+    fn install(&self, body: &mut Body, status: &Arc<Status>, encoder: Option<&mut BodyWriter>) -> Result<()> {
+        let at_commit = self.policy.writes == WriteTiming::AtCommit;
+        self.resolve(body, Some(status), encoder, |record, seq, value| {
+            if at_commit {
+                record.0.install(status, seq, value);
+            }
+        })
+    }
+
+    /// Tells what every write comes to, and writes it down for the log and a recorder.
+    fn resolve(
+        &self,
+        body: &mut Body,
+        own: Option<&Arc<Status>>,
+        mut encoder: Option<&mut BodyWriter>,
+        mut tell: impl FnMut(&RecordRef, u32, Option<Packed>),
+    ) -> Result<()> {
         let redact = self.core.config.redact;
-        let mut resolved: Vec<(Key, Bytes)> = Vec::new();
-        for ((key, write), record) in body.writes.iter().zip(body.locked.iter()) {
-            let base = if write.pending.is_blind() { record.0.read(ReadAt::Newest, Some(status)).value } else { None };
-            let value = write.pending.resolve(key, base.as_deref(), redact)?;
+        let Body { writes, locked, resolved, .. } = body;
+        for ((key, write), record) in writes.iter_mut().zip(locked.iter()) {
+            let base = if write.pending.is_blind() { record.0.read(ReadAt::Newest, own).value } else { None };
+            let value = write.pending.take(key, base.as_deref(), redact)?;
             self.core.check_value(value.as_deref().unwrap_or_default())?;
             if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
                 resolved.push((key.clone(), value.bytes().clone()));
@@ -243,11 +322,8 @@ impl TxnInner {
             if let Some(encoder) = &mut encoder {
                 encoder.push(key, value.as_deref());
             }
-            if self.policy.writes == WriteTiming::AtCommit {
-                record.0.install(status, write.seq, value);
-            }
+            tell(record, write.seq, value);
         }
-        body.resolved.append(&mut resolved);
         Ok(())
     }
 
@@ -264,7 +340,7 @@ impl TxnInner {
         }
         let ts = timeline.order(status, record);
         let guard = AbortOrdered { txn: self, status };
-        let certified = reads.certify(&self.core, ts, status);
+        let certified = reads.certify(&self.core, ts, Some(status));
         std::mem::forget(guard);
         match certified {
             Ok(()) => Ok((ts, timeline.finalize(status, Outcome::Committed))),
@@ -287,13 +363,9 @@ impl TxnInner {
         self.conflict(lost.kind, &lost.key, lost.span.as_ref(), lost.as_of, lost.latest)
     }
 
-    fn remember(&self, ts: Ts) {
-        self.core.recent.remember(ts, self.id(), self.label.clone());
-    }
-
     /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
-    fn after_flip(&self, ts: Ts) -> Ts {
-        let Held { owner, locked, placeholders, views } = self.take_held();
+    fn after_flip(&self, ts: Ts, held: Held) -> Ts {
+        let Held { owner, locked, placeholders, views } = held;
         let records = locked.release();
         // Its own view goes first: it needs no version any more, and would only hold back collection.
         drop(views);
@@ -303,7 +375,12 @@ impl TxnInner {
                 self.core.store.note_garbage(&record.0);
             }
         }
-        self.give_back(owner, &placeholders);
+        self.end_committed(ts, owner, &placeholders)
+    }
+
+    fn end_committed(&self, ts: Ts, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) -> Ts {
+        self.core.recent.remember(ts, self.id(), self.label.clone());
+        self.give_back(owner, placeholders);
         self.core.after_commit();
         ts
     }
@@ -316,12 +393,23 @@ impl TxnInner {
     }
 }
 
+fn encoder(reservation: Option<&Reservation>, body: &Body) -> Option<BodyWriter> {
+    reservation.map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM))
+}
+
 /// From here on nobody can wound this transaction: it is about to take its commit timestamp.
 fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
     match owner.map(Owner::protect) {
         Some(Err(by)) => Err(Error::Wounded(Box::new(Wound { me: txn.summary(), by }))),
         Some(Ok(())) | None => Ok(()),
     }
+}
+
+/// What came of a commit that is to wait for no lock.
+enum AtOnce {
+    Decided(Result<Ts, Undone>),
+    /// The records of its write set must be waited for.
+    MustWait(Option<Reservation>, Handles<RecordRef>),
 }
 
 /// A commit that failed in steps 2 to 6, with those who waited for its place in the order.

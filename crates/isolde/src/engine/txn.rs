@@ -71,6 +71,28 @@ pub(crate) struct Body {
     pub marks_view: Option<View>,
 }
 
+impl Body {
+    /// Takes out what a transaction that is done gives back.
+    pub fn take_held(&mut self) -> Held {
+        Held {
+            owner: self.owner.take(),
+            locked: std::mem::take(&mut self.locked),
+            placeholders: std::mem::take(&mut self.placeholders),
+            views: self.take_views(),
+        }
+    }
+
+    /// Takes out the registered views.
+    pub fn take_views(&mut self) -> (Option<View>, Option<View>) {
+        (self.view.take(), self.marks_view.take())
+    }
+
+    /// The status of the versions that stand in records, if there are any.
+    pub fn status_if_any(&self) -> Option<Arc<Status>> {
+        self.status.clone()
+    }
+}
+
 /// What a transaction holds until it is done.
 pub(crate) struct Held {
     pub owner: Option<Arc<Owner<RecordRef>>>,
@@ -408,13 +430,7 @@ impl TxnInner {
 
     /// Takes out of the body what a transaction that is done gives back.
     pub fn take_held(&self) -> Held {
-        let mut body = self.body();
-        Held {
-            owner: body.owner.take(),
-            locked: std::mem::take(&mut body.locked),
-            placeholders: std::mem::take(&mut body.placeholders),
-            views: (body.view.take(), body.marks_view.take()),
-        }
+        self.body().take_held()
     }
 
     pub fn deregister(&self, count: impl FnOnce(&mut super::registry::Counts)) {
