@@ -250,6 +250,10 @@ impl<H: Handle> LockManager<H> {
         }
         // Cloned and dropped under no latch, like all wakers: they are an executor's.
         let mut waker = Some(waker.clone());
+        if let Locked::Key(handle) = &request.locked {
+            // Waited for before the graph is latched: all others may want that.
+            handle.cell().settled();
+        }
         let mut graph = self.graph.lock();
         let (effects, inflated) = self.come_to_table(&mut graph, owner, &request.locked);
         let taken_back = self.settle(&mut graph, effects);

@@ -9,6 +9,8 @@
 //! "No version at all" is written as a tombstone at [`Ts::ZERO`]: the key was absent since the
 //! beginning of time. This module knows no latch; [`Record`](crate::Record) has it.
 //!
+//! A write that is a whole transaction need not stand here in flight: [`Chain::commit`].
+//!
 //! A writer may come before the last one was stamped, because locks are released before stamping
 //! (I4): then it finds an in-flight version whose status says committed, and stamps it first.
 
@@ -196,16 +198,35 @@ impl Chain {
     /// Puts an in-flight version on top; replaces the one of the same transaction.
     pub(crate) fn install(&mut self, version: Box<InFlight>, size: &mut Size) -> Removed {
         let mut removed = Removed::default();
-        if let Some(earlier) = self.in_flight.take() {
-            let own = earlier.is_of(Some(&version.status));
-            match earlier.status.state() {
-                State::Committed(ts) if !own => self.stamp(*earlier, ts, None, size, &mut removed),
-                State::Aborted => removed.in_flight = Some(earlier),
-                _ if own => removed.in_flight = Some(earlier),
-                _ => panic!("I4: {} holds the key exclusively", earlier.status.writer()),
-            }
-        }
+        self.make_way(Some(&version.status), size, &mut removed);
         self.in_flight = Some(version);
+        removed
+    }
+
+    /// Takes away or stamps the in-flight version that is left over here.
+    fn make_way(&mut self, own: Option<&Arc<Status>>, size: &mut Size, removed: &mut Removed) {
+        let Some(earlier) = self.in_flight.take() else { return };
+        let own = earlier.is_of(own);
+        match earlier.status.state() {
+            State::Committed(ts) if !own => self.stamp(ts, earlier.value, None, size, removed),
+            State::Aborted => removed.in_flight = Some(earlier),
+            _ if own => removed.in_flight = Some(earlier),
+            _ => panic!("I4: {} holds the key exclusively", earlier.status.writer()),
+        }
+    }
+
+    /// Makes a write that is committed at what `order` says the newest version, and removes what I7 allows.
+    pub(crate) fn commit(
+        &mut self,
+        value: Option<Packed>,
+        order: impl FnOnce() -> (Ts, Live),
+        size: &mut Size,
+    ) -> Removed {
+        let mut removed = Removed::default();
+        self.make_way(None, size, &mut removed);
+        let (ts, live) = order();
+        self.stamp(ts, value, Some(&live), size, &mut removed);
+        self.drop_unneeded(&live, size, &mut removed);
         removed
     }
 
@@ -233,8 +254,14 @@ impl Chain {
         if mutant!("tombstone-dropped-before-what-it-hides") && self.newest.value.is_none() {
             self.resurrect(size);
         }
-        if self.only_older > Ts::ZERO && live.needs(self.only_older, self.newest.ts) {
-            return removed;
+        self.drop_unneeded(live, size, &mut removed);
+        removed
+    }
+
+    /// Removes the versions behind the newest that nobody can see.
+    fn drop_unneeded(&mut self, live: &Live, size: &mut Size, removed: &mut Removed) {
+        if self.older.is_none() || self.only_older > Ts::ZERO && live.needs(self.only_older, self.newest.ts) {
+            return;
         }
         let mut newer = self.newest.ts;
         let mut place = &mut self.older;
@@ -254,7 +281,6 @@ impl Chain {
             Some(older) if older.next.is_none() => older.version.ts,
             _ => Ts::ZERO,
         };
-        removed
     }
 
     /// A seeded fault: the tombstone is dropped, and what stands behind it is the newest version.
@@ -270,7 +296,7 @@ impl Chain {
     fn resolve(&mut self, live: &Live, size: &mut Size, removed: &mut Removed) {
         let Some(in_flight) = self.in_flight.take() else { return };
         match in_flight.status.state() {
-            State::Committed(ts) => self.stamp(*in_flight, ts, Some(live), size, removed),
+            State::Committed(ts) => self.stamp(ts, in_flight.value, Some(live), size, removed),
             State::Aborted => {
                 removed.in_flight = Some(in_flight);
             }
@@ -278,10 +304,10 @@ impl Chain {
         }
     }
 
-    /// Makes a finished in-flight version the newest committed one.
-    fn stamp(&mut self, in_flight: InFlight, ts: Ts, live: Option<&Live>, size: &mut Size, removed: &mut Removed) {
+    /// Makes a finished write the newest committed version.
+    fn stamp(&mut self, ts: Ts, value: Option<Packed>, live: Option<&Live>, size: &mut Size, removed: &mut Removed) {
         assert!(ts > self.newest.ts, "I1: {ts} does not follow {}", self.newest.ts);
-        let newest = Committed { ts, value: in_flight.value };
+        let newest = Committed { ts, value };
         size.grow(1, newest.value_size());
         let earlier = std::mem::replace(&mut self.newest, newest);
         if earlier.ts == Ts::ZERO {

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use isolde_types::sync::atomic::{self, AtomicBool};
 use isolde_types::sync::{Arc, Mutex, MutexGuard};
-use isolde_types::{Key, RecordCell, Ts, TxnId};
+use isolde_types::{Key, LogBody, RecordCell, Ts, TxnId, mutant};
 
 use crate::chain::{Chain, Garbage, InFlight, Removed, Size};
 use crate::counters::Counters;
 use crate::discard::{Discard, let_go};
 use crate::live::Live;
 use crate::status::Status;
+use crate::timeline::{Timeline, Wakers};
 use crate::value::Packed;
 
 /// Which version a read wants.
@@ -185,6 +186,34 @@ impl<C: RecordCell> Record<C> {
             removed
         });
         settled
+    }
+
+    /// Commits a write of this record that is a whole transaction with nothing to certify, in one visit.
+    ///
+    /// The caller holds the key exclusively, and the commit_ts is taken under the chain's latch: whoever gets a
+    /// larger one and looks here (I5), and whoever sees that it is visible (I2), waits until the version stands. `live`
+    /// is asked after the order, so that the version before can be dropped at once.
+    pub fn commit(
+        &self,
+        value: Option<Packed>,
+        timeline: &Timeline,
+        mut body: Option<LogBody>,
+        live: impl FnOnce() -> Live,
+    ) -> (Ts, Wakers, Settled) {
+        let mut order = || timeline.commit_finished(body.take(), |_| {});
+        let early = mutant!("order-outside-of-latch").then(&mut order);
+        let mut ordered = (Ts::ZERO, Wakers::default());
+        let mut settled = Settled { dropped: false, leaves_garbage: false };
+        self.change(|chain, size| {
+            let order = || {
+                ordered = early.unwrap_or_else(order);
+                (ordered.0, live())
+            };
+            let removed = chain.commit(value, order, size);
+            settled = Settled { dropped: !removed.is_empty(), leaves_garbage: chain.garbage() == Garbage::Some };
+            removed
+        });
+        (ordered.0, ordered.1, settled)
     }
 
     /// Changes the chain under its latch; drops what was taken out under none.

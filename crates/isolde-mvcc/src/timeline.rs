@@ -170,9 +170,15 @@ impl Timeline {
     /// Orders and commits in one visit, for a transaction that has nothing to certify.
     pub fn commit_at_once(&self, status: &Status, body: Option<LogBody>) -> (Ts, Wakers) {
         assert_eq!(status.state(), State::Active, "I1: a transaction is ordered once");
+        self.commit_finished(body, |ts| status.set(State::Committed(ts)))
+    }
+
+    /// The same; `flips` makes all that was written committed, or the caller keeps everybody away from it until that
+    /// is done.
+    pub(crate) fn commit_finished(&self, body: Option<LogBody>, flips: impl FnOnce(Ts)) -> (Ts, Wakers) {
         let mut sequencer = self.sequencer.lock();
         let ts = sequencer.next();
-        status.set(State::Committed(ts));
+        flips(ts);
         sequencer.open.push_back(Progress { finished: true, body });
         (ts, self.advance(&mut sequencer))
     }

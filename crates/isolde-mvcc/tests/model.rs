@@ -23,9 +23,18 @@ impl RecordCell for Cell {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Visits {
+    One,
+    Two,
+    /// The version is not stamped.
+    OneAndAHalf,
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Write(u16, Option<u8>),
+    /// In flight, then committed; or committed in one visit, and perhaps before the last one was stamped.
+    Write(Visits, u16, Option<u8>),
     Placeholder(u16),
     OpenView,
     CloseView(usize),
@@ -35,8 +44,9 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let key = 0..300_u16;
+    let visits = prop_oneof![3 => Just(Visits::One), 2 => Just(Visits::Two), 1 => Just(Visits::OneAndAHalf)];
     let step = prop_oneof![
-        6 => (key.clone(), proptest::option::weighted(0.7, any::<u8>())).prop_map(|(key, value)| Step::Write(key, value)),
+        6 => (visits, key.clone(), proptest::option::weighted(0.7, any::<u8>())).prop_map(|(v, key, value)| Step::Write(v, key, value)),
         1 => key.prop_map(Step::Placeholder),
         1 => Just(Step::OpenView),
         1 => (0..4_usize).prop_map(Step::CloseView),
@@ -85,26 +95,37 @@ fn run(steps: Vec<Step>) {
     let mut states = vec![State::new()];
     let mut open: Vec<View> = Vec::new();
     for step in steps {
+        if let Step::Write(_, key, value) = &step {
+            let mut state = states[states.len() - 1].clone();
+            match value {
+                Some(value) => state.insert(*key, *value),
+                None => state.remove(key),
+            };
+            states.push(state);
+        }
         match step {
-            Step::Write(key, value) => {
+            Step::Write(Visits::One, key, value) => {
+                let record = store.find_or_create(&name(key));
+                let value = value.map(|value| Packed::copy(&[value]));
+                let (_, wakers, settled) = record.commit(value, &timeline, None, || views.cached_live(&timeline));
+                wakers.wake();
+                if settled.leaves_garbage {
+                    store.note_garbage(&record);
+                }
+            }
+            Step::Write(visits, key, value) => {
                 let record = store.find_or_create(&name(key));
                 let status = Status::new(TxnId(1), Exposure::Private);
                 record.install(&status, 1, value.map(|value| Packed::copy(&[value])));
                 assert_eq!(
                     record.read(ReadAt::Newest, None).value.map(|v| v[0]),
-                    states[states.len() - 1].get(&key).copied()
+                    states[states.len() - 2].get(&key).copied()
                 );
                 let (_, wakers) = timeline.commit_at_once(&status, None);
                 wakers.wake();
-                if record.settle(&views.cached_live(&timeline)).leaves_garbage {
+                if visits == Visits::OneAndAHalf || record.settle(&views.cached_live(&timeline)).leaves_garbage {
                     store.note_garbage(&record);
                 }
-                let mut state = states[states.len() - 1].clone();
-                match value {
-                    Some(value) => state.insert(key, value),
-                    None => state.remove(&key),
-                };
-                states.push(state);
             }
             Step::Placeholder(key) => {
                 let record = store.find_or_create(&name(key));

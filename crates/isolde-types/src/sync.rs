@@ -99,8 +99,9 @@ mod imp {
 
 pub use imp::*;
 
-/// How often somebody looks again before it gives its time slice away.
-const SPINS: u32 = 64;
+/// How often somebody looks again before it gives its time slice away. Many who look and give it away in turn
+/// keep the one that they wait for from running, if that one has lost its own: so seldom, and longer than it takes.
+const SPINS: u32 = 1000;
 
 /// Asks until there is an answer: for what others do to memory without waiting for anybody who waits here.
 pub fn spin_until<T>(mut ask: impl FnMut() -> Option<T>) -> T {

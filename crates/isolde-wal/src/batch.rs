@@ -20,8 +20,8 @@ const SHORT: usize = if cfg!(any(test, shuttle, loom)) { 96 } else { 16 << 10 };
 /// How many bytes of short records a run holds at most.
 const RUN_BYTES: usize = if cfg!(any(test, shuttle, loom)) { 256 } else { 256 << 10 };
 
-/// How many runs are kept for later batches.
-const SPARE_RUNS: usize = 4;
+/// How many runs are kept for later batches: those of one that is large enough to be written by the log's thread.
+const SPARE_RUNS: usize = 5;
 
 /// A record that has its place in the order and not yet in the file.
 #[derive(Clone, Copy, Debug)]

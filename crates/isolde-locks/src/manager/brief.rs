@@ -1,9 +1,9 @@
 //! Locks for the length of a commit that waits for nobody.
 //!
 //! An optimistic commit locks its write set exclusively from the moment in which it installs its versions
-//! to the one in which their status has flipped (I4). In between it does not wait for a lock, runs no code
-//! of the user and is not polled: it looks at memory, and ends. So it need not be known: no owner, no
-//! place in a registry, no queue. It writes BRIEF into the word of each record, and whoever meets that
+//! to the one in which their status has flipped (I4) and they are settled. In between it does not wait for a
+//! lock, runs no code of the user and is not polled: it looks at a bounded piece of memory, and ends. So it need
+//! not be known: no owner, no place in a registry, no queue. It writes BRIEF into the word of each record, and whoever meets that
 //! spins, and gives its time slice away, until it is gone.
 //!
 //! *Safe.* BRIEF comes only where the word said FREE, and goes only by its holder, so nobody else holds the
@@ -17,8 +17,10 @@
 //! nor a ledger while it holds, so these may be held by whoever waits for it. A record is sealed only
 //! where its word is FREE, and whoever tries that does not wait, since it holds the record's latch.
 //!
-//! *No starvation.* A queue makes the word FAT and keeps it so until it is empty; a commit that finds
-//! it goes and stands in the queue.
+//! *Starvation.* A queue makes the word FAT and keeps it so until it is empty; a commit that finds
+//! it goes and stands in the queue. Who meets BRIEF stands in no queue: it tries again as soon as the word is
+//! free, and may lose against another commit. It wins in the end because each commit has the word for
+//! a few microseconds only and then does other things, but that is a matter of chance, without a bound.
 
 use isolde_types::mutant;
 use isolde_types::sync::atomic::Ordering::SeqCst;

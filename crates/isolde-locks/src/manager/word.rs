@@ -23,6 +23,8 @@ impl<H: Handle> LockManager<H> {
         if let Err(error) = admit(owner) {
             return Some(Err(error));
         }
+        // Waited for before the latch is taken: others may want that.
+        handle.cell().settled();
         // The latch is held until the lock is written down or taken back: another operation of the
         // same transaction must not be granted what stands in the word on trial.
         let mut ledger = owner.ledger.lock();

@@ -57,10 +57,13 @@ impl Log {
     ///
     /// # Errors
     /// `Poisoned`.
+    #[inline]
     pub fn check(&self) -> Result<()> {
-        if !self.is_poisoned() {
-            return Ok(());
-        }
+        if self.is_poisoned() { self.refuse() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn refuse(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(WalError::Closed);
         }

@@ -119,12 +119,17 @@ impl ReadSet {
         self.keys.is_empty() && self.spans.is_empty()
     }
 
+    /// Whether to certify it is to look at this many keys at most.
+    pub fn is_certified_within(&self, keys: usize) -> bool {
+        self.keys.len() <= keys && self.spans.is_empty()
+    }
+
     /// Checks the reads of keys for which `covered` says that they cannot change any more, and
     /// forgets them: they need no look after the commit timestamp was taken.
     pub fn certify_covered(
         &mut self,
         core: &Core,
-        own: &Arc<Status>,
+        own: Option<&Arc<Status>>,
         covered: impl Fn(&[u8]) -> bool,
     ) -> Result<(), Lost> {
         let mut lost = None;
@@ -139,7 +144,7 @@ impl ReadSet {
     }
 
     /// Certifies every read as of `at`.
-    pub fn certify(&self, core: &Core, at: Ts, own: &Arc<Status>) -> Result<(), Lost> {
+    pub fn certify(&self, core: &Core, at: Ts, own: Option<&Arc<Status>>) -> Result<(), Lost> {
         if !mutant!("skip-point-certification") {
             self.keys.iter().try_for_each(|read| read.certify(core, at, own))?;
         }
@@ -158,9 +163,9 @@ impl KeyRead {
         }
     }
 
-    fn certify(&self, core: &Core, at: Ts, own: &Arc<Status>) -> Result<(), Lost> {
+    fn certify(&self, core: &Core, at: Ts, own: Option<&Arc<Status>>) -> Result<(), Lost> {
         let latest = settled(|| match self.record(core) {
-            Some(record) => match record.0.latest_at(at, Some(own)) {
+            Some(record) => match record.0.latest_at(at, own) {
                 Latest::Nothing => Some(Ts::ZERO),
                 Latest::Committed(ts, _) => Some(ts),
                 Latest::Undecided(_) => None,
@@ -185,10 +190,10 @@ impl KeyRead {
 }
 
 impl SpanRead {
-    fn certify(&self, core: &Core, at: Ts, own: &Arc<Status>) -> Result<(), Lost> {
+    fn certify(&self, core: &Core, at: Ts, own: Option<&Arc<Status>>) -> Result<(), Lost> {
         let covered = self.coverage.lock().spans();
         for span in covered {
-            let changed = settled(|| match core.store.span_latest_after(&span, self.as_of, at, Some(own)) {
+            let changed = settled(|| match core.store.span_latest_after(&span, self.as_of, at, own) {
                 SpanCheck::Unchanged => Some(None),
                 SpanCheck::Changed { key, ts } => Some(Some((key, ts))),
                 SpanCheck::Undecided(_) => None,

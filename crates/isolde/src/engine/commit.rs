@@ -17,27 +17,25 @@
 //!
 //! Steps 2 to 6 are one function without an await: a commit can be pending only while it drains,
 //! in step 1 and in step 7. Dropped before step 2 it rolls back; dropped in step 7 it is committed.
-//! A transaction with nothing left to certify does 3 and 5 in one visit to the sequencer.
+//! A transaction with nothing left to certify does 3 and 5 in one visit to the sequencer; if it writes one key,
+//! from within one visit to that key's record, in which its version is never in flight.
 //!
 //! A transaction that has no lock yet needs none but those of step 1, and these only from step 2 to step 5:
 //! steps that wait for no lock and run no code of the user. So it takes them briefly where they are free,
 //! without a lock owner ([`Brief`](isolde_locks::Brief)). A merge operator is such code, and many keys are
 //! many steps: then, and where somebody else has a lock, it goes the long way.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use isolde_locks::{Handles, Owner, Purpose};
-use isolde_mvcc::{Outcome, Packed, ReadAt, Status, Wakers};
-use isolde_types::sync::Arc;
+use isolde_mvcc::{Outcome, Packed, ReadAt, Status, Wakers, hold_back, let_go};
 use isolde_types::sync::atomic::Ordering;
+use isolde_types::sync::{Arc, MutexGuard};
 use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
 
 use super::certify::{Lost, ReadSet};
 use super::inside::GiveUpOnDrop;
 use super::locking::WriteRecords;
-use super::txn::{Body, Held};
+use super::txn::{Body, Held, MergeResults};
 use super::wait::Wait;
 use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
@@ -50,6 +48,10 @@ const ROOM: usize = 16;
 
 /// How many keys a commit may lock briefly: whoever meets one of them spins.
 const BRIEFLY: usize = 16;
+/// How many bytes of keys and values such a commit may write: they are copied for the log meanwhile.
+const BRIEF_BYTES: usize = 16 << 10;
+/// How many keys such a commit may have read: they are certified meanwhile. A span may be of any size.
+const BRIEF_READS: usize = 64;
 
 /// A commit that succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,18 +85,14 @@ impl TxnInner {
             return Ok(commit);
         }
         let reservation = self.admit()?;
-        self.lock_write_set(wait).await?;
-        self.decides()?;
-        let ts = match self.decide(reservation) {
-            Ok(ts) => ts,
-            Err(Undone { error, wakers }) => {
-                // Wakers are code of others: only when the locks are back.
-                drop(guard);
-                wakers.wake();
-                return Err(error);
+        let ts = match self.decide_at_once(guard, reservation) {
+            AtOnce::Decided(decided) => decided?,
+            AtOnce::MustWait(guard, reservation, records) => {
+                self.lock_write_set(wait, records).await?;
+                let merged = self.merge_write_set();
+                self.or_give_up(guard, || self.decide(reservation, self.body(), merged))?
             }
         };
-        std::mem::forget(guard);
         self.visible(wait, ts).await;
         self.harden(wait, ts).await?;
         if self.core.tap.is_open() {
@@ -123,34 +121,67 @@ impl TxnInner {
         Commit { ts, epoch: self.core.disk.as_ref().map_or(0, |disk| disk.log.epoch()) }
     }
 
-    /// Step 1: the body knows the records of the write set then, in key order, and they are locked.
-    ///
-    /// The write set knows them before they are waited for, so that whoever rolls back finds those that were
-    /// made for it.
-    async fn lock_write_set(self: &Arc<Self>, wait: &Wait) -> Result<()> {
-        let at_once = self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit();
-        if !at_once {
-            self.writable()?;
+    /// Step 1 where nothing has to be waited for, and then steps 2 to 6: the body is latched once.
+    fn decide_at_once<'t>(
+        self: &'t Arc<Self>,
+        guard: GiveUpOnDrop<'t>,
+        reservation: Option<Reservation>,
+    ) -> AtOnce<'t> {
+        let mut body = self.body();
+        let records = self.records(&body);
+        match self.lock_records(&body, records) {
+            Ok(locked) => {
+                body.locked = locked;
+                let nothing = Ok(MergeResults::new());
+                AtOnce::Decided(self.or_give_up(guard, || self.decide(reservation, body, nothing)))
+            }
+            Err(records) => {
+                // Before they are waited for, so that whoever rolls back finds those that were made for it.
+                body.writes.set_records(&records);
+                drop(body);
+                AtOnce::MustWait(guard, reservation, records)
+            }
         }
-        let (owner, mut records) = {
-            let mut body = self.body();
-            let mut records = self.records(&body);
-            if !at_once && self.may_lock_briefly(&body) {
-                match self.core.locks.try_brief(records) {
-                    Ok(brief) => {
-                        body.locked = WriteRecords::Brief(brief);
-                        return Ok(());
-                    }
-                    Err(unlocked) => records = unlocked,
-                }
+    }
+
+    /// Steps 2 to 6; if they fail, the transaction is rolled back. Code of others runs when the locks are back:
+    /// wakers, and the owners of bytes that are dropped.
+    fn or_give_up(&self, guard: GiveUpOnDrop<'_>, decide: impl FnOnce() -> Result<Ts, Undone>) -> Result<Ts> {
+        let _foreign = hold_back();
+        match decide() {
+            Ok(ts) => {
+                std::mem::forget(guard);
+                Ok(ts)
             }
-            body.writes.set_records(&records);
-            if at_once {
-                body.locked = WriteRecords::Held(records);
-                return Ok(());
+            Err(Undone { error, wakers, reads }) => {
+                // Whatever happens on the way: nobody sleeps on.
+                let _woken = WakeOnDrop(wakers);
+                drop(guard);
+                let_go(reads);
+                Err(error)
             }
-            (self.owner_in(&mut body), records)
-        };
+        }
+    }
+
+    /// Locks the records of the write set if that can be done at once; pessimistic ones are locked already.
+    fn lock_records(
+        &self,
+        body: &Body,
+        records: Handles<RecordRef>,
+    ) -> std::result::Result<WriteRecords, Handles<RecordRef>> {
+        if self.policy.writes == WriteTiming::AtOnce || super::write::unlocked_optimistic_commit() {
+            return Ok(WriteRecords::Held(records));
+        }
+        // A failed log refuses: that is said on the long way.
+        if !self.may_lock_briefly(body) || self.writable().is_err() {
+            return Err(records);
+        }
+        self.core.locks.try_brief(records).map(WriteRecords::Brief)
+    }
+
+    /// Step 1 the long way: with an owner, in the queue of each lock.
+    async fn lock_write_set(self: &Arc<Self>, wait: &Wait, mut records: Handles<RecordRef>) -> Result<()> {
+        let owner = self.owner();
         for record in &mut records {
             let wanted = record.clone();
             let locked = self.lock_record(&owner, wait, wanted, LockMode::Exclusive, Purpose::Write).await?;
@@ -170,30 +201,92 @@ impl TxnInner {
         writes.map(|(key, write)| write.record.clone().unwrap_or_else(|| create(key))).collect()
     }
 
-    /// Whether its commit needs no owner, and is short.
+    /// Whether its commit needs no owner, and is short: whoever meets one of its locks spins until it is over.
     fn may_lock_briefly(&self, body: &Body) -> bool {
         let most = BRIEFLY.min(self.core.config.limits.locks);
         body.owner.is_none()
             && body.writes.len() <= most
+            && body.writes.bytes() <= BRIEF_BYTES
+            && body.reads.is_certified_within(BRIEF_READS)
             && !body.writes.iter().any(|(_, write)| write.pending.merges())
     }
 
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
-    fn decide(self: &Arc<Self>, reservation: Option<Reservation>) -> Result<Ts, Undone> {
-        let merged = self.merge_write_set();
-        let mut body = self.body();
-        let status = self.status(&mut body);
-        self.check_writes(&mut body, &status)?;
+    fn decide(
+        self: &Arc<Self>,
+        reservation: Option<Reservation>,
+        mut body: MutexGuard<'_, Body>,
+        merged: Result<MergeResults>,
+    ) -> Result<Ts, Undone> {
+        self.decides()?;
+        self.check_writes(&mut body)?;
         body.merged.append(&mut merged?);
         if mutant!("publish-before-installed") {
+            let status = self.status(&mut body);
             let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
             wakers.wake();
             self.install(&mut body, &status, None)?;
+            let held = body.take_held();
             drop(body);
-            return Ok(self.after_flip(ts));
+            return Ok(self.after_flip(ts, held));
         }
-        let mut encoder = reservation.as_ref().map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM));
+        if self.policy.writes == WriteTiming::AtCommit && body.locked.len() == 1 && body.reads.is_empty() {
+            return self.decide_in_one_visit(reservation, body);
+        }
+        let status = self.status(&mut body);
+        let mut encoder = encoder(reservation.as_ref(), &body);
         self.install(&mut body, &status, encoder.as_mut())?;
+        let (reservation, record) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
+        let reads = std::mem::take(&mut body.reads);
+        drop(body);
+        let (ts, wakers) = match self.order_and_certify(&status, &reads, record) {
+            Ok(ordered) => ordered,
+            Err(undone) => return Err(Undone { reads, ..undone }),
+        };
+        if let Some(reservation) = reservation {
+            reservation.placed();
+        }
+        self.after_flip(ts, self.take_held());
+        wakers.wake();
+        Ok(ts)
+    }
+
+    /// The same for one key, with nothing to certify: the version is never in flight.
+    fn decide_in_one_visit(
+        &self,
+        reservation: Option<Reservation>,
+        mut body: MutexGuard<'_, Body>,
+    ) -> Result<Ts, Undone> {
+        let mut encoder = encoder(reservation.as_ref(), &body);
+        let mut value = None;
+        self.resolve_writes(&mut body, None, encoder.as_mut(), |_, _, resolved| value = resolved)?;
+        let (reservation, log_body) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
+        // Its own view goes first: it would only hold back what the visit collects.
+        drop(body.take_views());
+        let (timeline, views) = (&self.core.timeline, &self.core.views);
+        let [record] = &body.locked[..] else { unreachable!("one key is written, and locked (I4)") };
+        let (ts, wakers, settled) = record.0.commit(value, timeline, log_body, || views.cached_live(timeline));
+        let held = body.take_held();
+        drop(body);
+        if let Some(reservation) = reservation {
+            reservation.placed();
+        }
+        let records = held.locked.release();
+        if settled.leaves_garbage {
+            records.iter().for_each(|record| self.core.store.note_garbage(&record.0));
+        }
+        self.end_committed(ts, held.owner, &held.placeholders);
+        wakers.wake();
+        Ok(ts)
+    }
+
+    /// The end of step 2: the record for the log, the space that it needs there, and no wound from here on.
+    fn cannot_fail_any_more(
+        &self,
+        body: &mut Body,
+        reservation: Option<Reservation>,
+        encoder: Option<BodyWriter>,
+    ) -> Result<(Option<Reservation>, Option<LogBody>)> {
         let mut record = encoder.map(BodyWriter::finish);
         let reservation = self.fitting(reservation, record.as_mut())?;
         protect(self, body.owner.as_deref())?;
@@ -201,23 +294,14 @@ impl TxnInner {
             body.locked = WriteRecords::Held(std::mem::take(&mut body.locked).release());
             body.owner.iter().for_each(|owner| self.core.locks.release_all(owner));
         }
-        let reads = std::mem::take(&mut body.reads);
-        drop(body);
-        let (ts, wakers) = self.order_and_certify(&status, &reads, record)?;
-        if let Some(reservation) = reservation {
-            reservation.placed();
-        }
-        self.remember(ts);
-        let ts = self.after_flip(ts);
-        wakers.wake();
-        Ok(ts)
+        Ok((reservation, record))
     }
 
     /// Runs the merge operators of a write set that is installed now, under no latch: they are code of the user.
     /// Gives what they made, by the number of the write.
-    fn merge_write_set(self: &Arc<Self>) -> Result<BTreeMap<u32, Option<Packed>>> {
+    fn merge_write_set(self: &Arc<Self>) -> Result<MergeResults> {
         if !self.merges.load(Ordering::Relaxed) {
-            return Ok(BTreeMap::new());
+            return Ok(MergeResults::new());
         }
         let merges: Vec<(RecordRef, Pending, u32)> = {
             let body = self.body();
@@ -232,17 +316,19 @@ impl TxnInner {
     }
 
     /// Step 2, first half: what can be known before the commit timestamp.
-    fn check_writes(&self, body: &mut Body, status: &Arc<Status>) -> Result<()> {
+    fn check_writes(&self, body: &mut Body) -> Result<()> {
+        let own = body.status_if_any();
+        let own = own.as_ref();
         let Body { writes, reads, locked, .. } = body;
         if self.policy.write_check == WriteCheck::NotNewerThanSnapshot {
             let records = writes.iter().zip(locked.iter());
             for (_, record) in records.filter(|((_, write), _)| !write.pending.is_blind() || reads.read_anything) {
-                self.check_not_newer(record, self.newest_under_lock(record, Some(status)))?;
+                self.check_not_newer(record, self.newest_under_lock(record, own))?;
             }
         }
         let early = mutant!("certify-before-ordering") && !reads.is_empty();
         if early {
-            reads.certify(&self.core, Ts::MAX, status).map_err(|lost| self.lost(lost))?;
+            reads.certify(&self.core, Ts::MAX, own).map_err(|lost| self.lost(lost))?;
             *reads = ReadSet::default();
             return Ok(());
         }
@@ -250,21 +336,36 @@ impl TxnInner {
             return Ok(());
         }
         // Whoever reads and writes a key has it locked: one look now is enough.
-        reads.certify_covered(&self.core, status, |key| writes.get(key).is_some()).map_err(|lost| self.lost(lost))
+        reads.certify_covered(&self.core, own, |key| writes.get(key).is_some()).map_err(|lost| self.lost(lost))
     }
 
     /// Step 2, second half: every write becomes an in-flight version of its record.
-    fn install(&self, body: &mut Body, status: &Arc<Status>, mut encoder: Option<&mut BodyWriter>) -> Result<()> {
+    fn install(&self, body: &mut Body, status: &Arc<Status>, encoder: Option<&mut BodyWriter>) -> Result<()> {
+        let at_commit = self.policy.writes == WriteTiming::AtCommit;
+        self.resolve_writes(body, Some(status), encoder, |record, seq, value| {
+            if at_commit {
+                record.0.install(status, seq, value);
+            }
+        })
+    }
+
+    /// Tells what every write comes to, and writes it down for the log and a recorder.
+    fn resolve_writes(
+        &self,
+        body: &mut Body,
+        own: Option<&Arc<Status>>,
+        mut encoder: Option<&mut BodyWriter>,
+        mut tell: impl FnMut(&RecordRef, u32, Option<Packed>),
+    ) -> Result<()> {
         let redact = self.core.config.redact;
-        let mut resolved: Vec<(Key, Bytes)> = Vec::new();
-        for ((key, write), record) in body.writes.iter().zip(body.locked.iter()) {
-            let merged = if write.pending.is_blind() { body.merged.get(&write.seq).cloned() } else { None };
-            let value = match merged {
-                Some(value) => value,
+        let Body { writes, locked, resolved, merged, .. } = body;
+        for ((key, write), record) in writes.iter_mut().zip(locked.iter()) {
+            let blind = write.pending.is_blind();
+            let value = match merged.get(&write.seq).filter(|_| blind) {
+                Some(value) => value.clone(),
                 None => {
-                    let blind = write.pending.is_blind();
-                    let base = if blind { record.0.read(ReadAt::Newest, Some(status)).value } else { None };
-                    write.pending.resolve(key, base.as_deref(), redact)?
+                    let base = if blind { record.0.read(ReadAt::Newest, own).value } else { None };
+                    write.pending.take(key, base.as_deref(), redact)?
                 }
             };
             self.core.check_value(value.as_deref().unwrap_or_default())?;
@@ -274,11 +375,8 @@ impl TxnInner {
             if let Some(encoder) = &mut encoder {
                 encoder.push(key, value.as_deref());
             }
-            if self.policy.writes == WriteTiming::AtCommit {
-                record.0.install(status, write.seq, value);
-            }
+            tell(record, write.seq, value);
         }
-        body.resolved.append(&mut resolved);
         Ok(())
     }
 
@@ -295,13 +393,13 @@ impl TxnInner {
         }
         let ts = timeline.order(status, record);
         let guard = AbortOrdered { txn: self, status };
-        let certified = reads.certify(&self.core, ts, status);
+        let certified = reads.certify(&self.core, ts, Some(status));
         std::mem::forget(guard);
         match certified {
             Ok(()) => Ok((ts, timeline.finalize(status, Outcome::Committed))),
             Err(lost) => {
                 let wakers = timeline.finalize(status, Outcome::Aborted);
-                Err(Undone { error: self.lost(lost), wakers })
+                Err(Undone { error: self.lost(lost), wakers, reads: ReadSet::default() })
             }
         }
     }
@@ -318,23 +416,26 @@ impl TxnInner {
         self.conflict(lost.kind, &lost.key, lost.span.as_ref(), lost.as_of, lost.latest)
     }
 
-    fn remember(&self, ts: Ts) {
-        self.core.recent.remember(ts, self.id(), self.label.clone());
-    }
-
     /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
-    fn after_flip(&self, ts: Ts) -> Ts {
-        let Held { owner, locked, placeholders, views } = self.take_held();
-        let records = locked.release();
+    fn after_flip(&self, ts: Ts, held: Held) -> Ts {
+        let Held { owner, locked, placeholders, views } = held;
         // Its own view goes first: it needs no version any more, and would only hold back collection.
         drop(views);
         let live = self.core.views.cached_live(&self.core.timeline);
-        for record in &records {
+        // Settled while they are locked briefly: the next one to have the lock would meet this thread at the
+        // record's latch, and to wait there is to give the time slice away to all those who spin for the lock.
+        for record in locked.iter() {
             if record.0.settle(&live).leaves_garbage {
                 self.core.store.note_garbage(&record.0);
             }
         }
-        self.give_back(owner, &placeholders);
+        drop(locked);
+        self.end_committed(ts, owner, &placeholders)
+    }
+
+    fn end_committed(&self, ts: Ts, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) -> Ts {
+        self.core.recent.remember(ts, self.id(), self.label.clone());
+        self.give_back(owner, placeholders);
         self.core.after_commit();
         ts
     }
@@ -347,6 +448,10 @@ impl TxnInner {
     }
 }
 
+fn encoder(reservation: Option<&Reservation>, body: &Body) -> Option<BodyWriter> {
+    reservation.map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM))
+}
+
 /// From here on nobody can wound this transaction: it is about to take its commit timestamp.
 fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
     match owner.map(Owner::protect) {
@@ -355,15 +460,32 @@ fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
     }
 }
 
-/// A commit that failed in steps 2 to 6, with those who waited for its place in the order.
+/// What came of a commit that is to wait for no lock.
+enum AtOnce<'t> {
+    Decided(Result<Ts>),
+    /// The records of its write set must be waited for.
+    MustWait(GiveUpOnDrop<'t>, Option<Reservation>, Handles<RecordRef>),
+}
+
+/// A commit that failed in steps 2 to 6, with those who waited for its place in the order, and with what it had
+/// read: spans hold bytes of the caller's.
 struct Undone {
     error: Error,
     wakers: Wakers,
+    reads: ReadSet,
 }
 
 impl From<Error> for Undone {
     fn from(error: Error) -> Self {
-        Undone { error, wakers: Wakers::default() }
+        Undone { error, wakers: Wakers::default(), reads: ReadSet::default() }
+    }
+}
+
+struct WakeOnDrop(Wakers);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).wake();
     }
 }
 

@@ -7,21 +7,27 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use isolde_types::{Key, Span};
+use smallvec::SmallVec;
 
 /// From how many keys on the map is a tree.
 const MANY: usize = 32;
 
 /// Values by key, in key order; see the module.
-pub(crate) struct KeyMap<V> {
-    /// Sorted; empty once there are many.
-    few: Vec<(Key, V)>,
-    many: BTreeMap<Key, V>,
+pub(crate) enum KeyMap<V> {
+    /// Sorted; the most usual write set, of one key, needs no allocation.
+    Few(SmallVec<[(Key, V); 1]>),
+    Many(BTreeMap<Key, V>),
 }
 
 impl<V> Default for KeyMap<V> {
     fn default() -> Self {
-        KeyMap { few: Vec::new(), many: BTreeMap::new() }
+        KeyMap::Few(SmallVec::new())
     }
+}
+
+/// Where a key stands among the few, or would.
+fn place<V>(few: &[(Key, V)], key: &[u8]) -> Result<usize, usize> {
+    few.binary_search_by(|(other, _)| other[..].cmp(key))
 }
 
 impl<V> KeyMap<V> {
@@ -30,69 +36,85 @@ impl<V> KeyMap<V> {
     }
 
     pub fn len(&self) -> usize {
-        self.few.len() + self.many.len()
-    }
-
-    /// Where a key stands among the few, or would.
-    fn place(&self, key: &[u8]) -> Result<usize, usize> {
-        self.few.binary_search_by(|(other, _)| other[..].cmp(key))
+        match self {
+            KeyMap::Few(few) => few.len(),
+            KeyMap::Many(many) => many.len(),
+        }
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&V> {
-        if !self.many.is_empty() {
-            return self.many.get(key);
+        match self {
+            KeyMap::Few(few) => few.get(place(few, key).ok()?).map(|(_, value)| value),
+            KeyMap::Many(many) => many.get(key),
         }
-        let place = self.place(key).ok()?;
-        self.few.get(place).map(|(_, value)| value)
     }
 
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
-        if !self.many.is_empty() {
-            return self.many.get_mut(key);
+        match self {
+            KeyMap::Few(few) => {
+                let place = place(few, key).ok()?;
+                few.get_mut(place).map(|(_, value)| value)
+            }
+            KeyMap::Many(many) => many.get_mut(key),
         }
-        let place = self.place(key).ok()?;
-        self.few.get_mut(place).map(|(_, value)| value)
     }
 
     /// Sets a key's value; gives the one before.
     pub fn insert(&mut self, key: Key, value: V) -> Option<V> {
-        if !self.many.is_empty() {
-            return self.many.insert(key, value);
-        }
-        match self.place(&key) {
-            Ok(place) => self.few.get_mut(place).map(|(_, before)| std::mem::replace(before, value)),
-            Err(place) if self.few.len() < MANY => {
-                self.few.insert(place, (key, value));
+        let few = match self {
+            KeyMap::Few(few) => few,
+            KeyMap::Many(many) => return many.insert(key, value),
+        };
+        match place(few, &key) {
+            Ok(place) => few.get_mut(place).map(|(_, before)| std::mem::replace(before, value)),
+            Err(place) if few.len() < MANY => {
+                few.insert(place, (key, value));
                 None
             }
             Err(_) => {
-                self.many.extend(std::mem::take(&mut self.few));
-                self.many.insert(key, value)
+                let mut many: BTreeMap<Key, V> = std::mem::take(few).into_iter().collect();
+                let before = many.insert(key, value);
+                *self = KeyMap::Many(many);
+                before
             }
         }
     }
 
     pub fn remove(&mut self, key: &[u8]) -> Option<V> {
-        if !self.many.is_empty() {
-            return self.many.remove(key);
+        match self {
+            KeyMap::Few(few) => {
+                let place = place(few, key).ok()?;
+                Some(few.remove(place).1)
+            }
+            KeyMap::Many(many) => many.remove(key),
         }
-        let place = self.place(key).ok()?;
-        Some(self.few.remove(place).1)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
-        self.few.iter().map(|(key, value)| (key, value)).chain(&self.many)
+        let (few, many) = match self {
+            KeyMap::Few(few) => (&few[..], None),
+            KeyMap::Many(many) => (&[][..], Some(many)),
+        };
+        few.iter().map(|(key, value)| (key, value)).chain(many.into_iter().flatten())
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut V)> {
-        self.few.iter_mut().map(|(key, value)| (&*key, value)).chain(&mut self.many)
+        let (few, many) = match self {
+            KeyMap::Few(few) => (&mut few[..], None),
+            KeyMap::Many(many) => (&mut [][..], Some(many)),
+        };
+        few.iter_mut().map(|(key, value)| (&*key, value)).chain(many.into_iter().flatten())
     }
 
     /// The keys of a span that is not empty, in order.
     pub fn range<'m>(&'m self, span: &'m Span) -> impl Iterator<Item = (&'m Key, &'m V)> {
-        let few = self.few.iter().filter(|(key, _)| span.contains(key)).map(|(key, value)| (key, value));
         let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        few.chain(self.many.range::<[u8], _>((Bound::Included(&span.start[..]), end)))
+        let (few, many) = match self {
+            KeyMap::Few(few) => (&few[..], None),
+            KeyMap::Many(many) => (&[][..], Some(many.range::<[u8], _>((Bound::Included(&span.start[..]), end)))),
+        };
+        let few = few.iter().filter(|(key, _)| span.contains(key)).map(|(key, value)| (key, value));
+        few.chain(many.into_iter().flatten())
     }
 }
 

@@ -48,6 +48,9 @@ enum EndedBy {
     Age = 2,
 }
 
+/// What merge operators have made of writes, by the number of the write.
+pub(crate) type MergeResults = BTreeMap<u32, Option<Packed>>;
+
 /// What a transaction has done so far; behind its latch.
 #[derive(Default)]
 pub(crate) struct Body {
@@ -61,7 +64,7 @@ pub(crate) struct Body {
     /// It was rolled back: its versions are withdrawn, its owner was taken.
     pub undone: bool,
     /// What merges came to, by the number of their write: operators never run under the latch.
-    pub merged: BTreeMap<u32, Option<Packed>>,
+    pub merged: MergeResults,
     /// What increments and merges came to, for a recorder.
     pub resolved: Vec<(Key, bytes::Bytes)>,
     pub owner: Option<Arc<Owner<RecordRef>>>,
@@ -72,6 +75,28 @@ pub(crate) struct Body {
     /// Registered by the first marked read of a transaction without snapshot, so that what
     /// certification needs is not collected.
     pub marks_view: Option<View>,
+}
+
+impl Body {
+    /// Takes out what a transaction that is done gives back.
+    pub fn take_held(&mut self) -> Held {
+        Held {
+            owner: self.owner.take(),
+            locked: std::mem::take(&mut self.locked),
+            placeholders: std::mem::take(&mut self.placeholders),
+            views: self.take_views(),
+        }
+    }
+
+    /// Takes out the registered views.
+    pub fn take_views(&mut self) -> (Option<View>, Option<View>) {
+        (self.view.take(), self.marks_view.take())
+    }
+
+    /// The status of the versions that stand in records, if there are any.
+    pub fn status_if_any(&self) -> Option<Arc<Status>> {
+        self.status.clone()
+    }
 }
 
 /// What a transaction holds until it is done.
@@ -414,13 +439,7 @@ impl TxnInner {
 
     /// Takes out of the body what a transaction that is done gives back.
     pub fn take_held(&self) -> Held {
-        let mut body = self.body();
-        Held {
-            owner: body.owner.take(),
-            locked: std::mem::take(&mut body.locked),
-            placeholders: std::mem::take(&mut body.placeholders),
-            views: (body.view.take(), body.marks_view.take()),
-        }
+        self.body().take_held()
     }
 
     pub fn deregister(&self, count: impl FnOnce(&mut super::registry::Counts)) {

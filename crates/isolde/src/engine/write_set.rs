@@ -82,6 +82,14 @@ impl Pending {
         }
     }
 
+    /// The same, by the commit, which is the last to ask.
+    pub fn take(&mut self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Option<Packed>> {
+        match self {
+            Pending::Value(value) => Ok(value.take()),
+            Pending::Blind(_) => self.resolve(key, base, redact),
+        }
+    }
+
     /// Whether to resolve it runs an operator, which is code of the user: never under a latch.
     pub fn merges(&self) -> bool {
         matches!(self, Pending::Blind(ops) if ops.iter().any(|op| matches!(op, BlindOp::Merge(..))))
@@ -174,6 +182,10 @@ impl WriteSet {
 
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Write)> {
         self.writes.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut Write)> {
+        self.writes.iter_mut()
     }
 
     /// Remembers another record of a key.
