@@ -144,7 +144,7 @@ impl Table {
         match request.state {
             State::Refused(_) => Effects::default(),
             State::Waiting => {
-                self.leave_queue(ticket, &request);
+                self.leave_queue(ticket, request.txn, &request.target);
                 self.pump(&request.target)
             }
             State::Granted => {
@@ -175,8 +175,7 @@ impl Table {
             Target::Key(key) => self.key_holder(txn, key).and_then(&mode),
             Target::Span(_) => None,
         };
-        let over =
-            self.spans.iter().filter(|(span, holder)| holder.txn == txn && Target::Span(span.clone()).covers(target));
+        let over = self.spans.iter().filter(|(span, holder)| holder.txn == txn && target.is_within(span));
         over.filter_map(|(_, holder)| mode(holder)).max().max(by_key)
     }
 
@@ -346,11 +345,12 @@ impl Table {
             }
             _ => ControlFlow::Continue(()),
         };
-        for queue in self.queues(target) {
+        let queues = self.queues(target);
+        for queue in queues.clone() {
             queue.holders.iter().try_for_each(&mut holder)?;
         }
         for (span, held) in &self.spans {
-            if !mutant!("span-lock-ignored-by-writers") && Target::Span(span.clone()).overlaps(target) {
+            if !mutant!("span-lock-ignored-by-writers") && target.meets(span) {
                 holder(held)?;
             }
         }
@@ -368,7 +368,7 @@ impl Table {
             }
             ControlFlow::Continue(())
         };
-        for queue in self.queues(target) {
+        for queue in queues {
             queue.waiters.iter().try_for_each(&mut waiter)?;
         }
         self.span_waiters.iter().try_for_each(&mut waiter)
@@ -379,16 +379,15 @@ impl Table {
         let held =
             |holder: &Holder| holder.txn == txn && holder.mode().is_some_and(|held| held.conflicts(request.mode));
         let by_key = self.queues(&request.target).any(|queue| queue.holders.iter().any(held));
-        let overlaps = |span: &Span| Target::Span(span.clone()).overlaps(&request.target);
-        by_key || self.spans.iter().any(|(span, holder)| held(holder) && overlaps(span))
+        by_key || self.spans.iter().any(|(span, holder)| held(holder) && request.target.meets(span))
     }
 
     /// The queues of the keys that a target is, or holds.
-    pub(crate) fn queues(&self, target: &Target) -> impl Iterator<Item = &Queue> {
+    pub(crate) fn queues(&self, target: &Target) -> impl Iterator<Item = &Queue> + Clone {
         let (one, many) = match target {
             Target::Key(key) => (self.keys.get(key), None),
             Target::Span(span) if span.is_empty() => (None, None),
-            Target::Span(span) => (None, Some(self.keys.range(bounds(span)).map(|(_, queue)| queue))),
+            Target::Span(span) => (None, Some(self.keys.range::<[u8], _>(bounds(span)).map(|(_, queue)| queue))),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
@@ -469,8 +468,9 @@ pub(crate) enum Alone {
     No,
 }
 
-fn bounds(span: &Span) -> (Bound<Key>, Bound<Key>) {
-    (Bound::Included(span.start.clone()), span.end.clone().map_or(Bound::Unbounded, Bound::Excluded))
+fn bounds(span: &Span) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    (Bound::Included(&span.start[..]), end)
 }
 
 fn without(mut tickets: Vec<Ticket>, ticket: Ticket) -> Vec<Ticket> {

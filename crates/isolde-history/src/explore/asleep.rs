@@ -9,8 +9,9 @@
 //! Whoever sleeps is independent of all that has happened since his step was tried, so that it would still do what
 //! it did then.
 
-use super::{MAX_TXNS, Point, Program, reduce};
-use crate::schedule::{Action, Driver, TxnOutcome};
+use super::MAX_TXNS;
+use super::tree::Point;
+use crate::schedule::{Driver, TxnOutcome};
 
 /// Whoever need not be tried at a point, as bits, and what their steps did when they were.
 #[derive(Clone, Copy, Default)]
@@ -30,68 +31,84 @@ pub(super) struct Effect {
     aborted: bool,
 }
 
-/// Who waits, and who was aborted, before a step.
-pub(super) struct Others {
+/// Who can go on, who waits, and who was aborted, as bits.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Standing {
+    pub ready: u8,
     waiting: u8,
     aborted: u8,
 }
 
-impl Others {
-    pub fn of(driver: &Driver<'_>, txns: usize) -> Others {
-        let bits = |is: &dyn Fn(usize) -> bool| (0..txns).filter(|txn| is(*txn)).fold(0, |bits, txn| bits | 1 << txn);
-        Others {
-            waiting: bits(&|txn| driver.is_active(txn) && !driver.is_ready(txn)),
-            aborted: bits(&|txn| driver.outcome(txn) == TxnOutcome::Aborted),
+impl Standing {
+    /// `can`: whether somebody has a step to take.
+    pub fn of(driver: &Driver<'_>, txns: usize, can: impl Fn(usize) -> bool) -> Standing {
+        let mut state = Standing::default();
+        for txn in 0..txns {
+            state.ready |= u8::from(can(txn)) << txn;
+            state.waiting |= u8::from(driver.is_active(txn) && !driver.is_ready(txn)) << txn;
+            state.aborted |= u8::from(driver.outcome(txn) == TxnOutcome::Aborted) << txn;
         }
+        state
     }
 
-    /// What has happened since.
-    pub fn effect(&self, driver: &Driver<'_>, txns: usize) -> Effect {
-        let now = Others::of(driver, txns);
-        let woken = self.waiting & !now.waiting;
-        Effect { waited: self.waiting, woken, aborted: now.aborted != self.aborted }
+    /// What a step did that led from here to `after`.
+    pub fn effect(self, after: Standing) -> Effect {
+        let woken = self.waiting & !after.waiting;
+        Effect { waited: self.waiting, woken, aborted: self.aborted != after.aborted }
+    }
+
+    /// The same without the step of `txn`, which aborted nobody.
+    pub fn before(self, txn: usize, step: Effect) -> Standing {
+        let ready = self.ready & !step.woken | 1 << txn;
+        let waiting = (self.waiting | step.woken) & !(1 << txn);
+        Standing { ready, waiting, ..self }
+    }
+}
+
+impl Effect {
+    /// The same step where others wait.
+    pub fn seen_from(self, state: Standing) -> Effect {
+        Effect { waited: state.waiting, ..self }
     }
 }
 
 /// Those that slept or were tried at a point, and are independent of what was chosen there. `last` is the step
 /// that a transaction has taken last, or waits to take; `next` the one that it takes next.
-pub(super) fn asleep<'p>(
+pub(super) fn asleep<S: Copy>(
     parent: &Point,
-    txns: usize,
-    last: impl Fn(usize) -> Option<(&'p Program, Action)>,
-    next: impl Fn(usize) -> Option<(&'p Program, Action)>,
+    last: impl Fn(usize) -> Option<S>,
+    next: impl Fn(usize) -> Option<S>,
+    are_independent: impl Fn(S, S) -> bool,
 ) -> Asleep {
     let effects = parent.effects;
     let chosen = effects[parent.chosen];
-    let candidates = (parent.asleep | parent.tried) & !(1 << parent.chosen);
+    let candidates = parent.known() & !(1 << parent.chosen);
     if candidates == 0 || chosen.aborted {
         return Asleep::default();
     }
-    // A step, and the steps of others that may have gone on with it.
-    let whole = |effect: Effect, step: (&'p Program, Action)| {
-        let goes_on =
-            |txn: &usize, waits: &(&Program, Action)| effect.woken >> txn & 1 == 1 || !independent(&step, waits);
-        let others = members(effect.waited, txns).filter_map(|txn| Some((txn, last(txn)?)));
-        let others: Vec<_> = others.filter(|(txn, waits)| goes_on(txn, waits)).collect();
-        let who = others.iter().fold(0_u8, |bits, (txn, _)| bits | 1 << txn);
-        let steps: Vec<_> = std::iter::once(step).chain(others.into_iter().map(|(_, waits)| waits)).collect();
-        (who, steps)
+    // Whose steps may have gone on with a step: as bits.
+    let goes_on = |effect: Effect, step: S| {
+        let others = members(effect.waited & !effect.woken);
+        let touched = others.filter(|txn| last(*txn).is_some_and(|waits| !are_independent(step, waits)));
+        effect.woken | touched.fold(0, |bits, txn| bits | 1 << txn)
     };
     let Some(taken) = last(parent.chosen) else { return Asleep::default() };
-    let (by_taken, done) = whole(chosen, taken);
+    let by_taken = goes_on(chosen, taken);
     let sleeps = |txn: &usize| {
         let (effect, Some(step)) = (effects[*txn], next(*txn)) else { return false };
-        let (by_it, steps) = whole(effect, step);
+        let by_it = goes_on(effect, step);
+        let whole = |step: S, others: u8| std::iter::once(step).chain(members(others).filter_map(&last));
         let apart = !effect.aborted && by_it & by_taken == 0;
-        apart && steps.iter().all(|step| done.iter().all(|taken| independent(taken, step)))
+        apart && whole(step, by_it).all(|step| whole(taken, by_taken).all(|taken| are_independent(taken, step)))
     };
-    Asleep { txns: members(candidates, txns).filter(sleeps).fold(0, |bits, txn| bits | 1 << txn), effects }
+    Asleep { txns: members(candidates).filter(sleeps).fold(0, |bits, txn| bits | 1 << txn), effects }
 }
 
-fn independent(a: &(&Program, Action), b: &(&Program, Action)) -> bool {
-    reduce::independent((a.0, &a.1), (b.0, &b.1))
-}
-
-fn members(bits: u8, txns: usize) -> impl Iterator<Item = usize> {
-    (0..txns).filter(move |txn| bits >> txn & 1 == 1)
+/// The transactions of some bits.
+pub(super) fn members(mut bits: u8) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let txn = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+        bits &= bits - 1;
+        Some(txn)
+    })
 }

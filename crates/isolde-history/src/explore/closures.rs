@@ -24,10 +24,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use isolde_types::{Isolation, Key, Mode};
 
+use super::asleep::{Asleep, asleep};
+use super::reduce;
 use super::session::{Answer, Session};
+use super::tree::Point;
 use super::{
-    Aborted, Asleep, Begins, Descent, Effect, Explored, MAX_TXNS, Options, Order, Others, Point, Program, Reduction,
-    Run, Way, again_name, asleep, ended, renumbered, tree,
+    Aborted, Arrival, Begins, Descent, Explored, MAX_TXNS, Options, Order, Program, Run, Standing, Steps, Way,
+    again_name, ended, renumbered, tree,
 };
 use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, ReplayError, Schedule, Setting, Step, StepReport, TxnOutcome,
@@ -201,7 +204,7 @@ impl<'f> Closures<'f> {
             let Descending { driver, .. } = descending;
             Ok(ended(driver))
         };
-        tree(options, descend, visit)
+        tree(options, &mut Way::of(options, Steps::default()), descend, visit)
     }
 
     /// The schedule that runs the programs in an order, with the values that they came to; for `replay`.
@@ -214,9 +217,9 @@ impl<'f> Closures<'f> {
         database: &mut dyn Database,
         order: &Order,
     ) -> Result<Schedule, ReplayError> {
-        let effects = [Effect::default(); MAX_TXNS];
-        let point = |chosen: &usize| Point { choices: Vec::new(), chosen: *chosen, asleep: 0, tried: 0, effects };
-        let mut way = Way { points: order.moves.iter().map(point).collect(), lead: Vec::new() };
+        let point = |chosen: &usize| Point { chosen: *chosen, ..Point::new(Standing::default(), Asleep::default()) };
+        let mut way = Way::of(options, Steps::default());
+        way.points.extend(order.moves.iter().map(point));
         let mut descending = self.descending(options, database)?;
         descending.go(&mut way, &mut Vec::new())?;
         if !order.again.is_empty() {
@@ -238,7 +241,7 @@ impl<'f> Closures<'f> {
         let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
         let driver = Driver::new(database, &names, setting).incurious();
         let actors = (0..names.len()).map(|body| Actor::new(self, body, body)).collect();
-        let mut descending = Descending { closures: self, reduction: options.reduction, driver, actors };
+        let mut descending = Descending { closures: self, driver, actors };
         for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {
             descending.take(txn)?;
         }
@@ -249,7 +252,6 @@ impl<'f> Closures<'f> {
 /// One run down the tree.
 struct Descending<'c, 'f, 'd> {
     closures: &'c Closures<'f>,
-    reduction: Reduction,
     driver: Driver<'d>,
     actors: Vec<Actor<'f>>,
 }
@@ -341,19 +343,16 @@ impl Descending<'_, '_, '_> {
         let mut depth = 0;
         loop {
             if depth == way.points.len() {
-                let ready = self.ready();
-                if ready == 0 {
-                    return Ok(None);
-                }
-                let asleep = self.asleep(way.points.last());
-                if !way.go_on(ready, asleep)? {
-                    return Ok(Some(Descent::Pruned));
+                let can = |txn: usize| self.actors[txn].pending.is_some();
+                let state = Standing::of(&self.driver, self.actors.len(), can);
+                match way.arrive(state, |_, parent| self.asleep(parent)) {
+                    Arrival::Point => {}
+                    Arrival::End => return Ok(None),
+                    Arrival::Known => return Ok(Some(Descent::Pruned)),
                 }
             }
             let chosen = way.points[depth].chosen;
-            let before = Others::of(&self.driver, self.actors.len());
             let action = self.take(chosen)?;
-            way.points[depth].effects[chosen] = before.effect(&self.driver, self.actors.len());
             match taken.get(depth) {
                 None => taken.push(action),
                 Some(before) if *before == action => {}
@@ -383,17 +382,11 @@ impl Descending<'_, '_, '_> {
         Ok(action)
     }
 
-    fn ready(&self) -> u8 {
-        let ready = |txn: &usize| self.actors[*txn].pending.is_some();
-        (0..self.actors.len()).filter(ready).fold(0, |bits, txn| bits | 1 << txn)
-    }
-
-    fn asleep(&self, parent: Option<&Point>) -> Asleep {
-        let (Some(parent), Reduction::SleepSets) = (parent, self.reduction) else { return Asleep::default() };
+    fn asleep(&self, parent: &Point) -> Asleep {
         let actors = &self.actors;
-        let last = |txn: usize| Some((&actors[txn].done, actors[txn].last.clone()?));
-        let next = |txn: usize| Some((&actors[txn].done, actors[txn].pending.clone()?));
-        asleep(parent, actors.len(), last, next)
+        let last = |txn: usize| Some((&actors[txn].done, actors[txn].last.as_ref()?));
+        let next = |txn: usize| Some((&actors[txn].done, actors[txn].pending.as_ref()?));
+        asleep(parent, last, next, reduce::independent)
     }
 
     /// Runs those that the database aborted again, one after the other.

@@ -18,7 +18,8 @@
 //! and one of them is enough. *Sleep sets* skip the others: having gone down one choice, a sibling that
 //! is independent of it need not be tried first again until something that depends on it has
 //! happened. What is independent is judged by keys, and by whom a step was seen to wake or abort, and tested
-//! against the unreduced run. Source:
+//! against the unreduced run. Most runs that would come to where everyone sleeps are foreseen, and not run: see
+//! `foresight`. Source:
 //! Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems" (1996), chapter 5.
 //!
 //! Worked example: T1 gets x, T2 gets y, and both commit. 2 + 2 steps have 6 orders, and all come to the
@@ -28,6 +29,7 @@
 
 mod asleep;
 mod closures;
+mod foresight;
 mod invariant;
 mod judge;
 mod known;
@@ -36,6 +38,7 @@ mod reduce;
 mod resume;
 mod session;
 mod survey;
+mod tree;
 
 use std::ops::ControlFlow;
 
@@ -46,7 +49,9 @@ use crate::schedule::{
     Action, BeginWords, Database, Driver, Operation, Replay, ReplayError, Schedule, Setting, Step, TxnOutcome,
 };
 
-use asleep::{Asleep, Effect, Others, asleep};
+use asleep::Standing;
+use reduce::Steps;
+use tree::{Arrival, Descent, Places, Way, tree};
 
 pub use closures::{Closures, MAX_OPERATIONS, State};
 pub use invariant::{Invariant, InvariantError};
@@ -266,7 +271,8 @@ pub struct Explored {
     pub first: u64,
     /// How many schedules there are up to here: the number of the next one.
     pub schedules: u64,
-    /// How many were left, in the middle, for others that come to the same.
+    /// How many were left, in the middle, for others that come to the same; those that were foreseen to be were not
+    /// run, and do not count.
     pub pruned: u64,
     /// Whether there is nothing left to run.
     pub complete: bool,
@@ -282,34 +288,6 @@ impl Explored {
     }
 }
 
-/// A point of the tree: who was chosen there, and who may be.
-struct Point {
-    /// Still to be chosen; the last one is being gone down.
-    choices: Vec<usize>,
-    chosen: usize,
-    /// Whoever need not be tried here: transactions, as bits.
-    asleep: u8,
-    /// Whoever was gone down here before.
-    tried: u8,
-    /// What the steps of those who were gone down here, or sleep, did to others.
-    effects: [Effect; MAX_TXNS],
-}
-
-impl Point {
-    /// A point where these are awake and can go on. The first of them is chosen, or, where an exploration goes on
-    /// from a point, the one that leads there; those before it were tried. `None` if everyone is asleep.
-    fn new(awake: u8, asleep: Asleep, lead: Option<&usize>) -> Result<Option<Point>, ReplayError> {
-        let mut choices: Vec<usize> = (0..MAX_TXNS).rev().filter(|txn| awake >> txn & 1 == 1).collect();
-        let mut tried = 0;
-        if let Some(lead) = lead {
-            let place = choices.iter().position(|txn| txn == lead).ok_or(ReplayError::Elsewhere)?;
-            tried = choices.drain(place + 1..).fold(0, |bits, txn| bits | 1 << txn);
-        }
-        let Asleep { txns: asleep, effects } = asleep;
-        Ok(choices.last().copied().map(|chosen| Point { choices, chosen, asleep, tried, effects }))
-    }
-}
-
 /// Runs every interleaving of the programs, each on a database that `open` gives, and shows each to
 /// `visit`, until it breaks.
 ///
@@ -322,76 +300,9 @@ pub fn explore(
     visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
 ) -> Result<Explored, ReplayError> {
     let names: Vec<String> = programs.programs.iter().map(|program| program.name.clone()).collect();
+    let mut way = Way::of(options, Steps::of(programs, options));
     let run = |way: &mut Way, again: &mut Vec<usize>| descend(programs, options, &names, &mut *open(), way, again);
-    tree(options, run, visit)
-}
-
-/// The way down the tree.
-#[derive(Default)]
-struct Way {
-    points: Vec<Point>,
-    /// Who is to be chosen at new points, from the root on, where an exploration goes on.
-    lead: Vec<usize>,
-}
-
-impl Way {
-    /// Adds a point at the end; `false` if everyone who could go on there is asleep.
-    fn go_on(&mut self, ready: u8, asleep: Asleep) -> Result<bool, ReplayError> {
-        let point = Point::new(ready & !asleep.txns, asleep, self.lead.get(self.points.len()))?;
-        let goes_on = point.is_some();
-        self.points.extend(point);
-        Ok(goes_on)
-    }
-}
-
-/// Goes through the tree, depth first: `descend` runs the choices that the way names, then the first choice
-/// at each new point.
-fn tree(
-    options: &Options,
-    mut descend: impl FnMut(&mut Way, &mut Vec<usize>) -> Result<Descent, ReplayError>,
-    mut visit: impl FnMut(&Run<'_>) -> ControlFlow<()>,
-) -> Result<Explored, ReplayError> {
-    let (first, lead) = options.resume.clone().map_or((0, Vec::new()), |resume| (resume.number, resume.moves));
-    let mut explored = Explored { first, schedules: first, ..Explored::default() };
-    let mut way = Way { points: Vec::new(), lead };
-    let mut order = Order::default();
-    loop {
-        order.again.clear();
-        let descent = descend(&mut way, &mut order.again)?;
-        if way.points.len() < way.lead.len() {
-            return Err(ReplayError::Elsewhere);
-        }
-        way.lead.clear();
-        let mut flow = ControlFlow::Continue(());
-        match descent {
-            Descent::Pruned => explored.pruned += 1,
-            Descent::Ended(outcome) => {
-                let number = explored.schedules;
-                explored.schedules += 1;
-                order.moves.clear();
-                order.moves.extend(way.points.iter().map(|point| point.chosen));
-                let run = Run { number, order: &order, outcome: &outcome };
-                if number >= options.from {
-                    flow = visit(&run);
-                }
-            }
-        }
-        if !backtrack(&mut way.points) {
-            return Ok(Explored { complete: true, ..explored });
-        }
-        if flow.is_break() {
-            let moves = way.points.iter().map(|point| point.chosen).collect();
-            let next = Some(Resume { number: explored.schedules, moves });
-            return Ok(Explored { next, ..explored });
-        }
-    }
-}
-
-/// How a run down the tree came out.
-enum Descent {
-    /// Everyone who could go on is asleep: another schedule comes to the same.
-    Pruned,
-    Ended(Result<Replay, ReplayError>),
+    tree(options, &mut way, run, visit)
 }
 
 /// Runs the choices that the way names, then goes on with the first choice at each new point.
@@ -408,24 +319,21 @@ fn descend(
     for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {
         driver.issue(txn, &Action::Begin(programs.programs[txn].begin))?;
     }
-    let mut places = [0_usize; MAX_TXNS];
+    let mut places: Places = [0; MAX_TXNS];
     let mut depth = 0;
     loop {
         if depth == way.points.len() {
-            let ready = ready(programs, options, &driver, &places[..names.len()]);
-            if ready == 0 {
-                break;
-            }
-            let asleep = asleep_after(programs, options, way.points.last(), &places);
-            if !way.go_on(ready, asleep)? {
-                return Ok(Descent::Pruned);
+            let can = |txn| driver.is_ready(txn) && places[txn] < programs.steps(txn, options.begins[txn]);
+            let state = Standing::of(&driver, names.len(), can);
+            match way.arrive(state, |way, parent| way.asleep_after(parent, &places)) {
+                Arrival::Point => {}
+                Arrival::End => break,
+                Arrival::Known => return Ok(Descent::Pruned),
             }
         }
         let txn = way.points[depth].chosen;
         if let Some(action) = programs.action(txn, places[txn], options.begins[txn]) {
-            let before = Others::of(&driver, names.len());
             driver.issue(txn, &action)?;
-            way.points[depth].effects[txn] = before.effect(&driver, names.len());
         }
         places[txn] += 1;
         depth += 1;
@@ -454,38 +362,4 @@ fn run_again(programs: &Programs, driver: &mut Driver<'_>, again: &mut Vec<usize
         programs.actions(txn).try_for_each(|action| driver.issue(number, &action))?;
     }
     Ok(())
-}
-
-/// Whoever can take a step now, as bits.
-fn ready(programs: &Programs, options: &Options, driver: &Driver<'_>, places: &[usize]) -> u8 {
-    let can = |txn: &usize| driver.is_ready(*txn) && places[*txn] < programs.steps(*txn, options.begins[*txn]);
-    (0..places.len()).filter(can).fold(0, |bits, txn| bits | 1 << txn)
-}
-
-/// Whoever sleeps after the step that led here: those that slept or were tried before it, and are
-/// independent of it. `places` already counts that step.
-fn asleep_after(programs: &Programs, options: &Options, parent: Option<&Point>, places: &[usize]) -> Asleep {
-    let (Some(parent), Reduction::SleepSets) = (parent, options.reduction) else { return Asleep::default() };
-    let action = |txn: usize, place: usize| programs.action(txn, place, options.begins[txn]);
-    let last = |txn: usize| action(txn, places[txn].checked_sub(1)?);
-    asleep(
-        parent,
-        programs.programs.len(),
-        |txn| Some((&programs.programs[txn], last(txn)?)),
-        |txn| Some((&programs.programs[txn], action(txn, places[txn])?)),
-    )
-}
-
-/// Goes back to the last point with another choice; `false` when there is none.
-fn backtrack(points: &mut Vec<Point>) -> bool {
-    while let Some(point) = points.last_mut() {
-        point.choices.pop();
-        point.tried |= 1 << point.chosen;
-        if let Some(next) = point.choices.last() {
-            point.chosen = *next;
-            return true;
-        }
-        points.pop();
-    }
-    false
 }

@@ -10,9 +10,11 @@
 //! That is less than could be said: two gets of one key are taken for dependent, since under locks the
 //! first may let in or keep out somebody else.
 
+use std::ops::Range;
+
 use isolde_types::{Key, Span};
 
-use super::Program;
+use super::{Options, Program, Programs, Reduction};
 use crate::schedule::{Action, Operation};
 
 /// A step, and the program that it belongs to.
@@ -27,6 +29,55 @@ pub(super) fn independent(a: StepOf<'_>, b: StepOf<'_>) -> bool {
             let (one, other) = (footprint(a.0, one), footprint(b.0, other));
             !one.iter().any(|place| other.iter().any(|with| place.meets(with)))
         }
+    }
+}
+
+/// All steps of programs by number, and which of them are independent.
+#[derive(Default)]
+pub(super) struct Steps {
+    /// The number of each transaction's first step, and of the one behind the last.
+    ranges: Vec<Range<usize>>,
+    /// For each pair, row by row.
+    independent: Vec<bool>,
+}
+
+impl Steps {
+    /// Those of programs; none where nothing is left out.
+    pub fn of(programs: &Programs, options: &Options) -> Steps {
+        if options.reduction == Reduction::None {
+            return Steps::default();
+        }
+        let mut steps: Steps = Steps::default();
+        let mut all: Vec<(&Program, Action)> = Vec::new();
+        for (txn, program) in programs.programs.iter().enumerate() {
+            let begins = options.begins[txn];
+            let actions = (0..programs.steps(txn, begins)).filter_map(|place| programs.action(txn, place, begins));
+            let start = all.len();
+            all.extend(actions.map(|action| (program, action)));
+            steps.ranges.push(start..all.len());
+        }
+        let with_others = |a: &(&Program, Action)| {
+            let with = |b: &(&Program, Action)| independent((a.0, &a.1), (b.0, &b.1));
+            all.iter().map(with).collect::<Vec<bool>>()
+        };
+        steps.independent = all.iter().flat_map(with_others).collect();
+        steps
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.independent.is_empty()
+    }
+
+    /// The step at a place of a transaction.
+    pub fn step(&self, txn: usize, place: usize) -> Option<usize> {
+        let range = self.ranges.get(txn)?;
+        Some(range.start + place).filter(|step| *step < range.end)
+    }
+
+    /// Whether two steps of different transactions are independent.
+    pub fn are_independent(&self, a: usize, b: usize) -> bool {
+        let all = self.ranges.last().map_or(0, |range| range.end);
+        self.independent.get(a * all + b).copied().unwrap_or(false)
     }
 }
 

@@ -91,6 +91,9 @@ pub struct TxnReport {
     pub outcome: TxnOutcome,
 }
 
+/// Room for this many steps from the start: as many as most schedules have.
+const STEPS: usize = 24;
+
 /// Runs steps against a database.
 pub struct Driver<'d> {
     database: &'d mut dyn Database,
@@ -133,7 +136,7 @@ impl<'d> Driver<'d> {
     pub fn new(database: &'d mut dyn Database, txns: &[String], setting: Setting) -> Self {
         let woken = Arc::<Woken>::default();
         let txns = txns.iter().enumerate().map(|(txn, name)| Txn::new(txn, name, setting, &woken)).collect();
-        Driver { database, setting, txns, steps: Vec::new(), woken, moment: 0, curious: true }
+        Driver { database, setting, txns, steps: Vec::with_capacity(STEPS), woken, moment: 0, curious: true }
     }
 
     /// The same, but for whom a step waits is not asked, nor for the words of a failure: the answers take a

@@ -3,15 +3,15 @@
 use isolde_types::{LockMode, TxnId, mutant};
 use smallvec::SmallVec;
 
-use super::{Effects, Holder, Refusal, Request, State, Table, Target, Ticket, Turn};
+use super::{Effects, Holder, Refusal, State, Table, Target, Ticket, Turn};
 
 impl Table {
     pub(super) fn strengthen(&mut self, txn: TxnId, target: &Target, change: impl FnOnce(&mut Holder)) {
-        if let Some(entry) = self.txns.get_mut(&txn) {
-            entry.held.insert(target.clone());
-        }
         if let Some(holder) = self.holder_mut(txn, target) {
             return change(holder);
+        }
+        if let Some(entry) = self.txns.get_mut(&txn) {
+            entry.held.insert(target.clone());
         }
         let mut holder = Holder { txn, base: None, pending: SmallVec::new() };
         change(&mut holder);
@@ -36,18 +36,17 @@ impl Table {
 
     /// Ends a wait without a grant; gives the target whose queue is shorter now.
     pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal) -> Option<Target> {
-        let mut request = self.requests.remove(&ticket)?;
+        let request = self.requests.get_mut(&ticket)?;
+        let (txn, target) = (request.txn, request.target.clone());
         if request.state == State::Waiting {
-            self.leave_queue(ticket, &request);
             request.state = State::Refused(refusal);
+            self.leave_queue(ticket, txn, &target);
         }
-        let target = request.target.clone();
-        self.requests.insert(ticket, request);
         Some(target)
     }
 
-    pub(super) fn leave_queue(&mut self, ticket: Ticket, request: &Request) {
-        match &request.target {
+    pub(super) fn leave_queue(&mut self, ticket: Ticket, txn: TxnId, target: &Target) {
+        match target {
             Target::Key(key) => {
                 if let Some(queue) = self.keys.get_mut(key) {
                     queue.waiters.retain(|(_, waiter)| *waiter != ticket);
@@ -58,7 +57,7 @@ impl Table {
             }
             Target::Span(_) => self.span_waiters.retain(|(_, waiter)| *waiter != ticket),
         }
-        if let Some(entry) = self.txns.get_mut(&request.txn) {
+        if let Some(entry) = self.txns.get_mut(&txn) {
             entry.waits.retain(|waiter| *waiter != ticket);
         }
     }
@@ -86,6 +85,10 @@ impl Table {
     /// Grants whatever can be granted now that the target has changed, in turn.
     pub(super) fn pump(&mut self, target: &Target) -> Effects {
         let mut effects = Effects::default();
+        // Nobody waits at all: the usual case where locks came into the table because of a span.
+        if self.requests.is_empty() {
+            return effects;
+        }
         for ticket in self.waiters_on(target) {
             let Some(request) = self.requests.get(&ticket).filter(|request| request.state == State::Waiting) else {
                 continue;
@@ -109,10 +112,9 @@ impl Table {
     }
 
     pub(super) fn grant(&mut self, ticket: Ticket, txn: TxnId, target: &Target, mode: LockMode) {
-        if let Some(mut request) = self.requests.remove(&ticket) {
-            self.leave_queue(ticket, &request);
+        if let Some(request) = self.requests.get_mut(&ticket) {
             request.state = State::Granted;
-            self.requests.insert(ticket, request);
+            self.leave_queue(ticket, txn, target);
         }
         self.strengthen(txn, target, |holder| holder.pending.push((ticket, mode)));
     }

@@ -23,24 +23,29 @@ impl Target {
     pub(super) fn overlaps(&self, other: &Target) -> bool {
         match (self, other) {
             (Target::Key(a), Target::Key(b)) => a == b,
-            (Target::Key(key), Target::Span(span)) | (Target::Span(span), Target::Key(key)) => span.contains(key),
-            (Target::Span(a), Target::Span(b)) => a.overlaps(b),
+            (target, Target::Span(span)) | (Target::Span(span), target) => target.meets(span),
         }
     }
 
-    /// Whether whoever holds `self` has `other` covered.
-    pub(super) fn covers(&self, other: &Target) -> bool {
-        match (self, other) {
-            (Target::Key(a), Target::Key(b)) => a == b,
-            (Target::Key(_), Target::Span(span)) => span.is_empty(),
-            (Target::Span(span), Target::Key(key)) => span.contains(key),
-            (Target::Span(a), Target::Span(b)) => {
-                let ends_within = match (&a.end, &b.end) {
+    /// Whether some key is in both.
+    pub(super) fn meets(&self, span: &Span) -> bool {
+        match self {
+            Target::Key(key) => span.contains(key),
+            Target::Span(own) => own.overlaps(span),
+        }
+    }
+
+    /// Whether whoever holds the span has this covered.
+    pub(super) fn is_within(&self, span: &Span) -> bool {
+        match self {
+            Target::Key(key) => span.contains(key),
+            Target::Span(inner) => {
+                let ends_within = match (&span.end, &inner.end) {
                     (None, _) => true,
                     (Some(_), None) => false,
                     (Some(end), Some(inner)) => inner <= end,
                 };
-                b.is_empty() || (a.start <= b.start && ends_within)
+                inner.is_empty() || (span.start <= inner.start && ends_within)
             }
         }
     }
