@@ -150,7 +150,7 @@ fn who_sleeps_is_woken_by_what_a_victim_takes_back() {
 /// T1 closes the circle, and T2 is the victim, whose y T3 must have read before: T1's step, tried first, does not
 /// sleep when T3 reads y.
 #[test]
-fn a_step_that_makes_a_victim_does_not_sleep() {
+fn a_step_that_makes_a_victim_stays_awake() {
     let text = "init: a=0 b=0 y=0\nT1: put a 1\nT1: put b 1\nT2: put y 2\nT2: put b 2\nT2: put a 2\nT3: get y\n";
     comes_to(text, &[LOCKS, SEES_ALL, SEES_ALL], &["T2: aborted", "T3: get y = 2, committed"]);
 }

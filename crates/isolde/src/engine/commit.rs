@@ -506,3 +506,34 @@ impl Drop for AbortOrdered<'_> {
         wakers.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Db, Txn, prefix};
+
+    /// What others spin for is short, whatever the transaction has done before.
+    #[test]
+    fn only_a_short_commit_locks_briefly() {
+        let db = Db::builder().in_memory().merge_operator("keep", |_, new| Ok(new.to_vec())).open().unwrap();
+        db.put("a", "0").unwrap();
+        let briefly = |body: &dyn Fn(&Txn)| {
+            let txn = db.begin().unwrap();
+            body(&txn);
+            let inner = txn.inner();
+            let brief = inner.may_lock_briefly(&inner.body());
+            txn.commit().unwrap();
+            brief
+        };
+        let puts = |txn: &Txn, keys: usize| (0..keys).for_each(|n| txn.put(n.to_be_bytes(), "1").unwrap());
+        let gets = |txn: &Txn, keys: usize| (0..keys).for_each(|n| drop(txn.get(n.to_be_bytes()).unwrap()));
+        assert!(briefly(&|txn| puts(txn, BRIEFLY)));
+        assert!(!briefly(&|txn| puts(txn, BRIEFLY + 1)));
+        assert!(!briefly(&|txn| txn.put("a", vec![0; BRIEF_BYTES]).unwrap()));
+        assert!(briefly(&|txn| (gets(txn, BRIEF_READS), puts(txn, 1)).1));
+        assert!(!briefly(&|txn| (gets(txn, BRIEF_READS + 1), puts(txn, 1)).1));
+        assert!(!briefly(&|txn| (drop(txn.scan(prefix("none")).next()), puts(txn, 1)).1));
+        assert!(briefly(&|txn| txn.increment("count", 1).unwrap()));
+        assert!(!briefly(&|txn| txn.merge("keep", "a", "").unwrap()));
+    }
+}
