@@ -11,7 +11,7 @@
 //!
 //! A write that is a whole transaction need not stand here in flight: [`Chain::commit`].
 //!
-//! A writer may come before the last one was stamped, because locks are released before stamping
+//! A writer may come before the last one was stamped, where that unwound after its locks were given back
 //! (I4): then it finds an in-flight version whose status says committed, and stamps it first.
 
 use bytes::Bytes;

@@ -77,11 +77,12 @@ fn is_holding() -> bool {
 /// Drops bytes that are part of somebody else's buffer: now, or when the thread's [`HoldBack`] goes.
 #[cold]
 pub(crate) fn let_go_foreign(bytes: Bytes) {
+    let mut bytes = Some(bytes);
     if is_holding() {
-        let _ = HELD_BACK.try_with(|held| held.borrow_mut().push(bytes));
-    } else {
-        let_go(bytes);
+        // A thread that ends has nothing to keep them in any more.
+        let _ = HELD_BACK.try_with(|held| held.borrow_mut().extend(bytes.take()));
     }
+    let_go(bytes);
 }
 
 /// Until it is dropped, no value that this thread drops runs code of whoever owns the buffer: for work under a

@@ -74,8 +74,7 @@ impl Rows {
     /// Reads a stretch of records, and keeps the rows that `at` shows. Called when there are none.
     ///
     /// The latches of a stretch are held together, so that the values' cache misses overlap and are not
-    /// met one by one. Whoever holds one of them takes no other latch, and all who take several take
-    /// them in key order.
+    /// met one by one. Whoever holds one of them asks for no leaf, and for no record but of a larger key.
     pub(crate) fn read<C: RecordCell>(&mut self, stretch: &[Entry<C>], at: ReadAt) {
         debug_assert!(self.is_empty(), "keys of an earlier stretch are still needed");
         bring_near(stretch);

@@ -119,9 +119,9 @@ impl ReadSet {
         self.keys.is_empty() && self.spans.is_empty()
     }
 
-    /// Whether to certify it is to look at this many keys at most.
-    pub fn is_certified_within(&self, keys: usize) -> bool {
-        self.keys.len() <= keys && self.spans.is_empty()
+    /// Whether these are a few keys at most, all of which are `covered`: see `certify_covered`.
+    pub fn is_covered(&self, most: usize, covered: impl Fn(&[u8]) -> bool) -> bool {
+        self.spans.is_empty() && self.keys.len() <= most && self.keys.iter().all(|read| covered(read.key()))
     }
 
     /// Checks the reads of keys for which `covered` says that they cannot change any more, and

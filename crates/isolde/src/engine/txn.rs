@@ -385,7 +385,7 @@ impl TxnInner {
 
     /// Undoes everything: versions, then locks, then the view (I8). Runs once, with nobody inside.
     fn clean_up(&self) {
-        let (owner, locked, placeholders, writes) = {
+        let (owner, locked, placeholders, writes, reads) = {
             let mut body = self.body.lock();
             let writes = self.withdraw_all(&mut body);
             body.view = None;
@@ -393,7 +393,8 @@ impl TxnInner {
             body.savepoints.clear();
             body.undone = true;
             let locked = std::mem::take(&mut body.locked);
-            (body.owner.take(), locked, std::mem::take(&mut body.placeholders), writes)
+            let reads = std::mem::take(&mut body.reads);
+            (body.owner.take(), locked, std::mem::take(&mut body.placeholders), writes, reads)
         };
         if mutant!("failed-commit-keeps-brief-locks") {
             std::mem::forget(locked);
@@ -406,6 +407,7 @@ impl TxnInner {
         self.core.tap.abort(self);
         self.deregister(|counts| counts.rolled_back += 1);
         let_go(writes);
+        let_go(reads);
     }
 
     /// Takes this transaction's in-flight versions out of their records; gives what it wrote, to be dropped
@@ -518,9 +520,12 @@ impl TxnInner {
 
 impl Drop for TxnInner {
     fn drop(&mut self) {
-        let writes = &mut self.body.get_mut().writes;
+        let Body { writes, reads, .. } = self.body.get_mut();
         if !writes.is_empty() {
             let_go(std::mem::take(writes));
+        }
+        if !reads.is_empty() {
+            let_go(std::mem::take(reads));
         }
     }
 }

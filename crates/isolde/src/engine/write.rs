@@ -249,11 +249,15 @@ impl TxnInner {
             let_go(displaced);
             return Ok(Entered::Done);
         };
+        let keeps_result = pending.merges();
         value = self.value_at_once(&mut body, record, &pending, resolved)?;
         let status = self.status(&mut body);
         let (seq, earlier) = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()));
         displaced = earlier;
-        if merges {
+        if let Some(displaced) = &displaced {
+            body.merged.remove(&displaced.seq);
+        }
+        if keeps_result {
             body.merged.insert(seq, value.clone());
         }
         record.0.install(&status, seq, value);
@@ -425,6 +429,7 @@ impl TxnInner {
         let Body { writes, placeholders, merged, .. } = body;
         let mut failed = None;
         let gone = writes.rollback_to(mark, |key, after, before| {
+            merged.remove(&after.seq);
             let (Some(status), Some(record)) = (&status, &after.record) else { return };
             match before {
                 None => {
@@ -448,4 +453,29 @@ impl TxnInner {
 /// Seeded faults that this file is asked about elsewhere.
 pub(crate) fn unlocked_optimistic_commit() -> bool {
     mutant!("no-lock-at-optimistic-commit")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Db, Mode};
+
+    /// What operators have made of a key is kept once, not once for each merge of a transaction.
+    #[test]
+    fn results_of_merges_go_with_the_writes_that_they_belong_to() {
+        let append = |old: Option<&[u8]>, new: &[u8]| Ok([old.unwrap_or_default(), new].concat());
+        let db = Db::builder().in_memory().merge_operator("append", append).open().unwrap();
+        let txn = db.txn().mode(Mode::Pessimistic).begin().unwrap();
+        let kept = || txn.inner().body().merged.len();
+        (0..100).for_each(|_| txn.merge("append", "log", "x").unwrap());
+        assert_eq!(kept(), 1);
+        let savepoint = txn.savepoint();
+        (0..100).for_each(|_| txn.merge("append", "log", "y").unwrap());
+        txn.rollback_to(savepoint).unwrap();
+        assert_eq!(kept(), 1, "and none of what was taken back");
+        txn.merge("append", "log", "z").unwrap();
+        txn.put("log", "new").unwrap();
+        txn.merge("append", "log", "!").unwrap();
+        txn.commit().unwrap();
+        assert_eq!(db.get("log").unwrap().as_deref(), Some(&b"new!"[..]));
+    }
 }
