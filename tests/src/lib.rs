@@ -5,6 +5,7 @@ pub mod format;
 pub mod hooked;
 pub mod images;
 pub mod memory;
+pub mod owned;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use isolde::step::{Retry, Session};
-use isolde::{Bytes, Db, Deadlocks, Durability, ErrorKind, Isolation, Mode, WriteBehind};
+use isolde::{Db, Deadlocks, Durability, ErrorKind, Isolation, Mode, WriteBehind};
 use isolde_tests::hooked::{At, Hooked};
+use isolde_tests::owned::owned;
 use isolde_tests::{configurations, now, open, poll};
 use isolde_wal::sim::SimFs;
 
@@ -125,27 +126,6 @@ fn a_commit_that_is_killed_in_admission_is_not_acknowledged() {
 }
 
 // --- foreign code in the way of a commit ---------------------------------------------------------------
-
-/// Bytes whose owner does something when the last reference goes.
-struct Owner(Option<Box<dyn FnOnce() + Send>>);
-
-impl AsRef<[u8]> for Owner {
-    fn as_ref(&self) -> &[u8] {
-        &[9; 600]
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        if let Some(drop) = self.0.take() {
-            drop();
-        }
-    }
-}
-
-fn owned(drop: impl FnOnce() + Send + 'static) -> Bytes {
-    Bytes::from_owner(Owner(Some(Box::new(drop))))
-}
 
 /// What a value's owner does when nobody sees it any more, a panic included, changes nothing for whoever
 /// commits then.

@@ -6,32 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use isolde::step::Session;
-use isolde::{Builder, Bytes, Cas, Db, ErrorKind, Isolation, Mode};
+use isolde::{Builder, Cas, Db, ErrorKind, Isolation, Mode};
+use isolde_tests::owned::{LONG, owned};
 use isolde_tests::{configurations, now, open};
-
-/// Longer than what is copied.
-const LONG: usize = 600;
-
-/// Bytes whose owner does something when the last reference goes.
-struct Owner(Option<Box<dyn FnOnce() + Send>>);
-
-impl AsRef<[u8]> for Owner {
-    fn as_ref(&self) -> &[u8] {
-        &[9; LONG]
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        if let Some(drop) = self.0.take() {
-            drop();
-        }
-    }
-}
-
-fn owned(drop: impl FnOnce() + Send + 'static) -> Bytes {
-    Bytes::from_owner(Owner(Some(Box::new(drop))))
-}
 
 /// All that shows the inside of a database, and all that may be done beside.
 fn use_everything(db: &Db) {

@@ -208,17 +208,22 @@ impl Stage {
     }
 }
 
-/// Two transactions lock keys and spans, beside two commits with brief locks.
-fn parties_and_commits(deadlocks: Deadlocks, patience: WaitPolicy) {
+/// Parties 1 to `parties` on one stage, each in a thread; in the end no trace of a lock is left.
+fn all_at_once(deadlocks: Deadlocks, parties: u64, party: impl Fn(&Stage, u64) + Copy + Send + 'static) {
     let stage = Arc::new(Stage::new(deadlocks));
-    let parties = (1..=4).map(|id| {
+    let parties = (1..=parties).map(|id| {
         let stage = stage.clone();
-        thread::spawn(move || if id <= 2 { stage.party(id, patience) } else { stage.brief_party(id) })
+        thread::spawn(move || party(&stage, id))
     });
     parties.collect::<Vec<_>>().into_iter().for_each(|party| party.join().unwrap());
     for record in &stage.records {
         assert!(record.cell().try_seal(), "a lock stayed behind: {:?}", record.cell());
     }
+}
+
+/// Two transactions lock keys and spans, beside two commits with brief locks.
+fn parties_and_commits(deadlocks: Deadlocks, patience: WaitPolicy) {
+    all_at_once(deadlocks, 4, move |stage, id| if id <= 2 { stage.party(id, patience) } else { stage.brief_party(id) });
 }
 
 #[test]
@@ -252,15 +257,7 @@ fn a_record_that_is_locked_briefly_is_not_sealed() {
 
 /// Three transactions lock keys and spans; in the end no trace of a lock is left.
 fn three_parties(deadlocks: Deadlocks, patience: WaitPolicy) {
-    let stage = Arc::new(Stage::new(deadlocks));
-    let parties = (1..=3).map(|id| {
-        let stage = stage.clone();
-        thread::spawn(move || stage.party(id, patience))
-    });
-    parties.collect::<Vec<_>>().into_iter().for_each(|party| party.join().unwrap());
-    for record in &stage.records {
-        assert!(record.cell().try_seal(), "a lock stayed behind: {:?}", record.cell());
-    }
+    all_at_once(deadlocks, 3, move |stage, id| stage.party(id, patience));
 }
 
 /// Runs a program under many schedules, or `ISOLDE_SCHEDULES` of them.

@@ -63,8 +63,8 @@ impl TxnInner {
     /// Rolls back a transaction whose commit has failed.
     pub(super) fn give_up(&self) {
         self.perform(self.gate.give_up());
-        // If somebody else had rolled it back, its commit may have made a lock owner, or locked, after that. Whoever is still
-        // about to roll it back gives the locks back when its versions are withdrawn, and not before.
+        // If somebody else had rolled it back, its commit may have made a lock owner, or locked, after that. Whoever
+        // is still about to roll it back gives the locks back when its versions are withdrawn, and not before.
         let (owner, locked) = {
             let mut body = self.body();
             if !body.undone {

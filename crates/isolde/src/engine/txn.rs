@@ -503,7 +503,7 @@ impl TxnInner {
     }
 
     pub fn status_if_any(&self) -> Option<Arc<Status>> {
-        self.body.lock().status.clone()
+        self.body().status_if_any()
     }
 
     /// Registers a view for marked reads of a transaction without snapshot, once; gives its time, or
