@@ -179,6 +179,11 @@ impl Timeline {
         let mut sequencer = self.sequencer.lock();
         let ts = sequencer.next();
         flips(ts);
+        if sequencer.open.is_empty() {
+            // Everything before is finished: it needs no place among what is not.
+            let hard = self.publish(ts, body.into_iter().map(|body| (ts, body)));
+            return (ts, sequencer.woken(ts, hard));
+        }
         sequencer.open.push_back(Progress { finished: true, body });
         (ts, self.advance(&mut sequencer))
     }
@@ -218,25 +223,28 @@ impl Timeline {
         if count == 0 {
             return Wakers::default();
         }
+        let first = visible.0 + 1;
         let visible = Ts(visible.0 + count as u64);
+        let places = sequencer.open.drain(..count).zip(first..);
+        let hard = self.publish(visible, places.filter_map(|(progress, ts)| Some((Ts(ts), progress.body?))));
+        sequencer.woken(visible, hard)
+    }
+
+    /// Makes everything up to `visible` visible, and gives what of it is for the log its places there; gives back
+    /// those who waited for that. Called under the sequencer.
+    fn publish(&self, visible: Ts, mut records: impl Iterator<Item = (Ts, LogBody)>) -> Vec<Waker> {
         // Release: everything that the prefix wrote happened before (I2).
         let publish = || self.visible.store(visible.0, Ordering::Release);
-        let Some(log) = &self.log else {
-            sequencer.open.drain(..count);
-            publish();
-            return sequencer.woken(visible);
-        };
-        let first = visible.0 - count as u64 + 1;
-        let places = sequencer.open.drain(..count).zip(first..);
-        let mut records = places.filter_map(|(progress, ts)| Some((Ts(ts), progress.body?)));
-        let hard = log.give(&mut records, &mut || {
-            publish();
-            visible
-        });
-        drop(records);
-        let mut wakers = sequencer.woken(visible);
-        wakers.0.extend(hard);
-        wakers
+        match &self.log {
+            None => {
+                publish();
+                Vec::new()
+            }
+            Some(log) => log.give(&mut records, &mut || {
+                publish();
+                visible
+            }),
+        }
     }
 }
 
@@ -271,11 +279,14 @@ impl Sequencer {
         if outcome == Outcome::Aborted { progress.body.take() } else { None }
     }
 
-    fn woken(&mut self, visible: Ts) -> Wakers {
+    /// Those who waited for what is visible now, and then the others.
+    fn woken(&mut self, visible: Ts, others: Vec<Waker>) -> Wakers {
         if self.waiters.is_empty() {
-            return Wakers::default();
+            return Wakers(others);
         }
         let later = self.waiters.split_off(&(visible.next(), 0));
-        Wakers(std::mem::replace(&mut self.waiters, later).into_values().collect())
+        let mut woken: Vec<Waker> = std::mem::replace(&mut self.waiters, later).into_values().collect();
+        woken.extend(others);
+        Wakers(woken)
     }
 }

@@ -35,7 +35,8 @@ use isolde_wal::{BodyWriter, Reservation};
 use super::certify::{Lost, ReadSet};
 use super::inside::GiveUpOnDrop;
 use super::locking::WriteRecords;
-use super::txn::{Body, Held, MergeResults};
+use super::merge_results::MergeResults;
+use super::txn::{Body, Held};
 use super::wait::Wait;
 use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
@@ -78,16 +79,12 @@ impl TxnInner {
         self.begin_ending()?;
         let guard = GiveUpOnDrop(self);
         self.drained(wait).await?;
-        if self.wrote_and_marked_nothing() {
-            self.decides()?;
-            std::mem::forget(guard);
-            let commit = self.end_without_writes();
-            self.harden_reads(wait).await?;
-            return Ok(commit);
-        }
-        let reservation = self.admit()?;
-        let ts = match self.decide_at_once(guard, reservation) {
-            AtOnce::Decided(decided) => decided?,
+        let ts = match self.decide_at_once(guard)? {
+            AtOnce::Ended(commit) => {
+                self.harden_reads(wait).await?;
+                return Ok(commit);
+            }
+            AtOnce::Decided(ts) => ts,
             AtOnce::MustWait(guard, reservation, records) => {
                 self.lock_write_set(wait, records).await?;
                 let merged = self.merge_write_set();
@@ -101,11 +98,6 @@ impl TxnInner {
             self.core.tap.commit(self, Some(ts), resolved);
         }
         Ok(self.as_commit(ts))
-    }
-
-    fn wrote_and_marked_nothing(&self) -> bool {
-        let body = self.body();
-        body.writes.is_empty() && !body.reads.marked
     }
 
     /// It is serial where it read: nothing to lock, order or certify.
@@ -122,25 +114,37 @@ impl TxnInner {
         Commit { ts, epoch: self.core.disk.as_ref().map_or(0, |disk| disk.log.epoch()) }
     }
 
-    /// Step 1 where nothing has to be waited for, and then steps 2 to 6: the body is latched once.
-    fn decide_at_once<'t>(
-        self: &'t Arc<Self>,
-        guard: GiveUpOnDrop<'t>,
-        reservation: Option<Reservation>,
-    ) -> AtOnce<'t> {
+    /// The whole of it, where nothing has to be waited for: in memory, the body is latched once.
+    fn decide_at_once<'t>(self: &'t Arc<Self>, guard: GiveUpOnDrop<'t>) -> Result<AtOnce<'t>> {
         let mut body = self.body();
+        if body.writes.is_empty() && !body.reads.marked {
+            drop(body);
+            self.decides()?;
+            std::mem::forget(guard);
+            return Ok(AtOnce::Ended(self.end_without_writes()));
+        }
+        let reservation = match &self.core.disk {
+            None => None,
+            Some(disk) => {
+                let bound = log_bound(&body);
+                drop(body);
+                let reservation = self.admit(disk, bound)?;
+                body = self.body();
+                Some(reservation)
+            }
+        };
         let records = self.records(&body);
         match self.lock_records(&body, records) {
             Ok(locked) => {
                 body.locked = locked;
-                let nothing = Ok(MergeResults::new());
-                AtOnce::Decided(self.or_give_up(guard, || self.decide(reservation, body, nothing)))
+                let nothing = Ok(MergeResults::default());
+                Ok(AtOnce::Decided(self.or_give_up(guard, || self.decide(reservation, body, nothing))?))
             }
             Err(records) => {
                 // Before they are waited for, so that whoever rolls back finds those that were made for it.
                 body.writes.set_records(&records);
                 drop(body);
-                AtOnce::MustWait(guard, reservation, records)
+                Ok(AtOnce::MustWait(guard, reservation, records))
             }
         }
     }
@@ -222,7 +226,7 @@ impl TxnInner {
     ) -> Result<Ts, Undone> {
         self.decides()?;
         self.check_writes(&mut body)?;
-        body.merged.append(&mut merged?);
+        body.merged.append(merged?);
         if mutant!("publish-before-installed") {
             let status = self.status(&mut body);
             let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
@@ -280,7 +284,7 @@ impl TxnInner {
         if settled.leaves_garbage {
             records.iter().for_each(|record| self.core.store.note_garbage(&record.0));
         }
-        self.end_committed(held.owner, &held.placeholders);
+        self.end_committed(ts, held.owner, &held.placeholders);
         drop(wakers);
         Ok(ts)
     }
@@ -306,7 +310,7 @@ impl TxnInner {
     /// Gives what they made, by the number of the write.
     fn merge_write_set(self: &Arc<Self>) -> Result<MergeResults> {
         if !self.merges.load(Ordering::Relaxed) {
-            return Ok(MergeResults::new());
+            return Ok(MergeResults::default());
         }
         let merges: Vec<(RecordRef, Pending, u32)> = {
             let body = self.body();
@@ -366,7 +370,7 @@ impl TxnInner {
         let Body { writes, locked, resolved, merged, .. } = body;
         for ((key, write), record) in writes.iter_mut().zip(locked.iter()) {
             let blind = write.pending.is_blind();
-            let value = match merged.get(&write.seq).filter(|_| blind) {
+            let value = match merged.get(write.seq).filter(|_| blind) {
                 Some(value) => value.clone(),
                 None => {
                     let base = if blind { record.0.read(ReadAt::Newest, own).value } else { None };
@@ -437,18 +441,18 @@ impl TxnInner {
         }
         self.remember(ts);
         drop(locked);
-        self.end_committed(owner, &placeholders);
+        self.end_committed(ts, owner, &placeholders);
         ts
     }
 
     /// Before the locks go: whoever loses against this commit is told its name.
     fn remember(&self, ts: Ts) {
-        self.core.recent.remember(ts, self.id(), self.label.clone());
+        self.core.recent.remember(ts, self.id(), self.label.as_ref());
     }
 
-    fn end_committed(&self, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) {
+    fn end_committed(&self, ts: Ts, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) {
         self.give_back(owner, placeholders);
-        self.core.after_commit();
+        self.core.after_commit(ts);
     }
 
     /// Gives back locks and registration; nothing is left to roll back.
@@ -471,9 +475,16 @@ fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
     }
 }
 
+/// At most how many bytes of log the write set takes.
+fn log_bound(body: &Body) -> usize {
+    body.writes.iter().map(|(key, write)| BodyWriter::bound(key.len(), write.pending.size_bound())).sum()
+}
+
 /// What came of a commit that is to wait for no lock.
 enum AtOnce<'t> {
-    Decided(Result<Ts>),
+    /// It had written and marked nothing.
+    Ended(Commit),
+    Decided(Ts),
     /// The records of its write set must be waited for.
     MustWait(GiveUpOnDrop<'t>, Option<Reservation>, Handles<RecordRef>),
 }

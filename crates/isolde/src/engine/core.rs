@@ -78,7 +78,6 @@ pub(crate) struct Core {
     /// The log and its directory; a database in memory has none.
     pub disk: Option<Disk>,
     next_id: AtomicU64,
-    commits: AtomicU64,
     /// How many rounds of collection in a row found nothing, at most `SWEEP_RARELY`.
     vain_sweeps: AtomicU32,
     /// What was live when all was collected last because of the memory limit.
@@ -109,7 +108,6 @@ impl Core {
             closed: AtomicBool::new(false),
             disk,
             next_id: AtomicU64::new(1),
-            commits: AtomicU64::new(0),
             vain_sweeps: AtomicU32::new(0),
             collected_at: Mutex::default(),
             config,
@@ -168,14 +166,14 @@ impl Core {
         swept
     }
 
-    /// Does a bounded share of collection, every so many commits.
-    pub fn after_commit(&self) {
-        // Relaxed: counters that decide when to do optional work.
-        let number = self.commits.fetch_add(1, Ordering::Relaxed);
+    /// Does a bounded share of collection, every so many commits; this one is at `ts`.
+    pub fn after_commit(&self, ts: Ts) {
+        let number = ts.0;
         if number % SWEEP_EVERY != SWEEP_EVERY - 1 {
             return;
         }
         self.expire_snapshots();
+        // Relaxed: it decides when to do optional work.
         let vain = self.vain_sweeps.load(Ordering::Relaxed);
         if (number / SWEEP_EVERY).trailing_zeros() < vain {
             return;

@@ -25,7 +25,7 @@ use isolde_types::sync::atomic::{AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
 use isolde_types::{Key, Span, Ts, mutant};
 use isolde_wal::{
-    BodyWriter, CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation,
+    CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation,
     Source, TakeRow, Vfs, WalError,
 };
 
@@ -288,20 +288,14 @@ impl Drop for Core {
 }
 
 impl TxnInner {
-    /// Before a commit takes its place: that its record can be appended.
-    pub fn admit(&self) -> Result<Option<Reservation>> {
-        let Some(disk) = &self.core.disk else { return Ok(None) };
+    /// Before a commit takes its place: that its record, of at most `bound` bytes, can be appended.
+    pub fn admit(&self, disk: &Disk, bound: usize) -> Result<Reservation> {
         if self.durability != Durability::None {
             // Asking the kernel takes 150 ns, a tenth of a commit that waits for nothing: that one is not told
             // that it is in a child of fork, but its batch is not written.
             disk.log.process().check()?;
         }
-        let bound = {
-            let body = self.body();
-            let sizes = body.writes.iter().map(|(key, write)| BodyWriter::bound(key.len(), write.pending.size_bound()));
-            sizes.sum()
-        };
-        Ok(Some(disk.log.admit(bound)?))
+        Ok(disk.log.admit(bound)?)
     }
 
     /// What this transaction has seen must be hard before a result that it decided is given away.

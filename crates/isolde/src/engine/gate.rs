@@ -136,9 +136,11 @@ impl Gate {
         }
     }
 
-    /// The commit is done: nothing is left to roll back.
+    /// The commit is done: nothing is left to roll back. It has decided, and from then on nobody else changes the word.
     pub fn finish(&self) {
-        self.word.fetch_or(CLEANED | ENDING, Ordering::AcqRel);
+        let word = self.word.load(Ordering::Relaxed);
+        debug_assert!(word & DECIDING != 0 && word & INSIDE == 0, "a commit decides before it is done");
+        self.word.store(word | CLEANED, Ordering::Release);
     }
 
     /// Marks the transaction wounded. One that is already ending is left alone: its commit learns of

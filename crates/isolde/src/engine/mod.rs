@@ -10,6 +10,7 @@ pub(crate) mod durable;
 pub(crate) mod gate;
 pub(crate) mod inside;
 mod key_map;
+mod merge_results;
 mod locking;
 pub(crate) mod read;
 pub(crate) mod registry;

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use isolde_types::sync::atomic::{AtomicU64, Ordering};
-use isolde_types::sync::{Arc, Mutex, Weak, thread_number};
+use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use isolde_types::sync::{Arc, Mutex, Weak, spin_until, thread_number};
 use isolde_types::{Ts, TxnId};
 
 use super::TxnInner;
@@ -65,23 +65,27 @@ impl Place {
     }
 }
 
-/// The place of a transaction that is entered once and leaves once.
+/// The place of a transaction that is entered once and leaves once: its gate lets one thread end it.
 #[derive(Debug, Default)]
 pub(crate) struct PlaceCell(AtomicU64);
 
 impl PlaceCell {
-    pub fn set(&self, place: Place) {
-        self.0.store(place.pack(), Ordering::Release);
+    fn set(&self, place: Place) {
+        // Relaxed: written under the shard's latch, which whoever finds the transaction there has had.
+        self.0.store(place.pack(), Ordering::Relaxed);
     }
 
-    /// The place, for the one who gets it.
+    /// The place, for the one who ends the transaction.
     pub fn take(&self) -> Option<Place> {
-        Place::unpack(self.0.swap(Place::NOWHERE, Ordering::AcqRel))
+        let place = Place::unpack(self.0.load(Ordering::Relaxed))?;
+        self.0.store(Place::NOWHERE, Ordering::Relaxed);
+        Some(place)
     }
 }
 
 impl Registry {
-    pub fn enter(&self, txn: Weak<TxnInner>) -> Place {
+    /// Enters a transaction, and tells it where it stands before anybody can find it.
+    pub fn enter(&self, txn: Weak<TxnInner>, cell: &PlaceCell) {
         let shard = shard_of_this_thread();
         let mut inside = self.shards[shard].0.lock();
         inside.counts.begun += 1;
@@ -92,8 +96,8 @@ impl Registry {
                 inside.active.len() - 1
             }
         };
+        cell.set(Place { shard, slot });
         inside.active[slot] = Some(txn);
-        Place { shard, slot }
     }
 
     pub fn leave(&self, place: Place, count: impl FnOnce(&mut Counts)) {
@@ -143,36 +147,67 @@ pub(crate) struct RecentCommits {
     ring: [OnceLock<Chunk>; REMEMBERED / CHUNK],
 }
 
-type Chunk = Box<[Mutex<(Ts, TxnSummary)>; CHUNK]>;
+type Chunk = Box<[Named; CHUNK]>;
+
+/// A commit and its name. Most have no label, and are written without a latch.
+#[derive(Default)]
+struct Named {
+    /// The commit_ts; [`BUSY`](Named::BUSY) while somebody is at this entry.
+    ts: AtomicU64,
+    id: AtomicU64,
+    has_label: AtomicBool,
+    label: Mutex<Option<Arc<str>>>,
+}
+
+impl Named {
+    const BUSY: u64 = u64::MAX;
+
+    /// Has the entry alone meanwhile, for a few instructions; `visit` gets its commit_ts and gives the new one.
+    fn with(&self, visit: impl FnOnce(u64) -> u64) {
+        // Acquire: what the last one wrote here is seen.
+        let ts = spin_until(|| Some(self.ts.swap(Self::BUSY, Ordering::Acquire)).filter(|ts| *ts != Self::BUSY));
+        self.ts.store(visit(ts), Ordering::Release);
+    }
+}
 
 impl RecentCommits {
-    pub fn remember(&self, ts: Ts, id: TxnId, label: Option<Arc<str>>) {
+    pub fn remember(&self, ts: Ts, id: TxnId, label: Option<&Arc<str>>) {
         let (chunk, place) = Self::place(ts);
-        let chunk =
-            self.ring[chunk].get_or_init(|| Box::new(std::array::from_fn(|_| Mutex::new((Ts::ZERO, nobody())))));
-        let mut entry = chunk[place].lock();
-        let forgotten =
-            (ts > entry.0).then(|| std::mem::replace(&mut *entry, (ts, TxnSummary { id: Some(id), label })));
-        drop(entry);
-        drop(forgotten);
+        let entry = &self.ring[chunk].get_or_init(Box::default)[place];
+        entry.with(|before| {
+            if before > ts.0 {
+                return before;
+            }
+            entry.id.store(id.0, Ordering::Relaxed);
+            if label.is_some() || entry.has_label.load(Ordering::Relaxed) {
+                *entry.label.lock() = label.cloned();
+                entry.has_label.store(label.is_some(), Ordering::Relaxed);
+            }
+            ts.0
+        });
     }
 
     /// Who committed at `ts`, if that is still remembered.
     pub fn who(&self, ts: Ts) -> TxnSummary {
         let (chunk, place) = Self::place(ts);
-        let Some(chunk) = self.ring[chunk].get() else { return nobody() };
-        let entry = chunk[place].lock();
-        if entry.0 == ts { entry.1.clone() } else { nobody() }
+        let mut who = TxnSummary { id: None, label: None };
+        if let Some(chunk) = self.ring[chunk].get() {
+            let entry = &chunk[place];
+            entry.with(|at| {
+                if at == ts.0 {
+                    who.id = Some(TxnId(entry.id.load(Ordering::Relaxed)));
+                    who.label = entry.label.lock().clone();
+                }
+                at
+            });
+        }
+        who
     }
 
     fn place(ts: Ts) -> (usize, usize) {
         let place = usize::try_from(ts.0).unwrap_or(0) % REMEMBERED;
         (place / CHUNK, place % CHUNK)
     }
-}
-
-const fn nobody() -> TxnSummary {
-    TxnSummary { id: None, label: None }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! A transaction: its gate, its view, what it read and wrote, and how it is rolled back.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::task::Poll;
 use std::time::Duration;
 
 use isolde_locks::{LockMark, OnWound, Owner, OwnerSpec, Purpose};
-use isolde_mvcc::{Exposure, Packed, Status, View, let_go};
+use isolde_mvcc::{Exposure, Status, View, let_go};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak};
 use isolde_types::{Isolation, Key, LockMode, Mode, Ts, TxnId, mutant};
@@ -16,6 +15,7 @@ use super::durable::Durability;
 use super::gate::{Duty, Gate};
 use super::inside::{Inside, LeaveOnDrop, RollbackOnDrop};
 use super::locking::WriteRecords;
+use super::merge_results::MergeResults;
 use super::registry::PlaceCell;
 use super::wait::{Cause, Wait};
 use super::write_set::WriteSet;
@@ -47,9 +47,6 @@ enum EndedBy {
     Wound = 1,
     Age = 2,
 }
-
-/// What merge operators have made of writes, by the number of the write.
-pub(crate) type MergeResults = BTreeMap<u32, Option<Packed>>;
 
 /// What a transaction has done so far; behind its latch.
 #[derive(Default)]
@@ -149,26 +146,27 @@ pub(crate) struct TxnInner {
 }
 
 impl TxnInner {
-    /// A transaction whose view is not open yet: a recorder is told of its begin before that is taken.
-    fn new(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
+    /// A transaction, registered; with this view, if it is to read one from the start.
+    fn new(core: &Arc<Core>, begin: &Begin, policy: Policy, view: Option<(View, Ts)>) -> Result<Arc<TxnInner>> {
         if core.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
+        let (view, hard_first) = view.map_or((None, Ts::ZERO), |(view, hard_first)| (Some(view), hard_first));
         let txn = Arc::new(TxnInner {
             core: Arc::clone(core),
-            policy: Policy::of(begin.isolation, begin.mode, begin.access),
+            policy,
             isolation: begin.isolation,
             mode: begin.mode,
             label: begin.label.clone(),
             lock_timeout: begin.lock_timeout.or(core.config.lock_timeout),
             durability: begin.durability,
-            hard_first: AtomicU64::new(0),
+            hard_first: AtomicU64::new(hard_first.0),
             seen: AtomicU64::new(0),
             access: begin.access,
             gate: Gate::default(),
             id: AtomicU64::new(0),
             age: begin.age,
-            read_ts: AtomicU64::new(0),
+            read_ts: AtomicU64::new(view.as_ref().map_or(0, |view| view.ts().0)),
             began: core.config.limits.snapshot_age.map(|_| core.config.clock.now()),
             ended_by: AtomicU8::new(EndedBy::Caller as u8),
             wounded_by: AtomicU64::new(0),
@@ -177,15 +175,13 @@ impl TxnInner {
             has_retryable: AtomicBool::new(false),
             returns: AtomicU64::new(0),
             merges: AtomicBool::new(false),
-            body: Mutex::new(Body::default()),
+            body: Mutex::new(Body { view, ..Body::default() }),
         });
-        let place = core.registry.enter(Arc::downgrade(&txn));
-        txn.place.set(place);
+        core.registry.enter(Arc::downgrade(&txn), &txn.place);
         core.tap.begin(&txn);
         // Whoever closes looks for the active ones after it has said so: one of the two sees the other.
         if core.closed.load(Ordering::Acquire) {
             txn.roll_back();
-            txn.deregister(|counts| counts.rolled_back += 1);
             return Err(Error::Closed);
         }
         Ok(txn)
@@ -193,25 +189,32 @@ impl TxnInner {
 
     /// Begins. Never waits, unless an earlier attempt lost on a key: then the lock on that key.
     pub async fn begin(core: &Arc<Core>, wait: &Wait, begin: &Begin) -> Result<Arc<TxnInner>> {
-        let txn = TxnInner::new(core, begin)?;
+        let policy = Policy::of(begin.isolation, begin.mode, begin.access);
+        let at_once = policy.has_snapshot() && begin.lock_first.is_none();
+        let view = at_once.then(|| core.snapshot_view(begin.access, begin.durability));
+        let txn = TxnInner::new(core, begin, policy, view)?;
         if let Some(key) = &begin.lock_first {
             let guard = RollbackOnDrop(&txn);
             // Inside the gate, like any operation: it may be wounded while it waits.
             txn.inside(txn.lock_key(wait, key, LockMode::Exclusive, Purpose::Read)).run().await?;
             std::mem::forget(guard);
         }
-        txn.open_view();
+        // A recorder is told of the begin before the view is taken.
+        if begin.lock_first.is_some() || core.tap.is_open() {
+            txn.open_view();
+        }
         Ok(txn)
     }
 
-    /// Takes the snapshot, where the policy reads one.
+    /// Takes the snapshot, where the policy reads one, in place of an earlier one.
     fn open_view(&self) {
         if self.policy.has_snapshot() {
             let (view, hard_first) = self.core.snapshot_view(self.access, self.durability);
             // Relaxed: written before the transaction is handed to anyone.
             self.hard_first.store(hard_first.0, Ordering::Relaxed);
             self.read_ts.store(view.ts().0, Ordering::Relaxed);
-            self.body.lock().view = Some(view);
+            let earlier = self.body.lock().view.replace(view);
+            drop(earlier);
         }
     }
 

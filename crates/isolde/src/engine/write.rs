@@ -16,6 +16,7 @@ use super::{RecordRef, TxnInner};
 use crate::error::{ConflictKind, Error, KeyText, MergeError, Result};
 use crate::isolation::{WriteCheck, WriteTiming};
 use crate::nested::InBody;
+use crate::trace;
 
 /// What a savepoint names: a transaction, and a place in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,15 +68,12 @@ pub enum Cas<T = Bytes> {
 impl TxnInner {
     /// Sets or deletes a key, reading nothing.
     pub async fn write(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Option<Packed>) -> Result<()> {
-        if let Some(value) = &value {
-            self.core.check_value(value)?;
-        }
         self.change(wait, key, Pending::Value(value)).await
     }
 
     /// Adds to a counter, reading nothing.
     pub async fn increment(self: &Arc<Self>, wait: &Wait, key: &[u8], by: i64) -> Result<()> {
-        self.change(wait, key, Pending::Blind(vec![BlindOp::Increment(by)])).await
+        self.change(wait, key, Pending::increment(by)).await
     }
 
     /// Merges an operand, reading nothing.
@@ -98,7 +96,6 @@ impl TxnInner {
 
     /// Sets a key that must be absent: a read of its absence, and a write.
     pub async fn insert(self: &Arc<Self>, wait: &Wait, key: &[u8], value: Packed) -> Result<()> {
-        self.core.check_value(&value)?;
         let change = Pending::Value(Some(value));
         self.check_change(key, &change)?;
         match self.get_to_write(wait, key).await? {
@@ -115,7 +112,6 @@ impl TxnInner {
         expected: Option<&[u8]>,
         new: Option<Packed>,
     ) -> Result<Cas> {
-        self.core.check_value(new.as_deref().unwrap_or_default())?;
         let change = Pending::Value(new);
         self.check_change(key, &change)?;
         let current = self.get_to_write(wait, key).await?;
@@ -172,11 +168,36 @@ impl TxnInner {
     /// What every change asks first; nothing has happened when it refuses.
     fn check_change(&self, key: &[u8], change: &Pending) -> Result<()> {
         self.check_write(key)?;
-        // A delete frees memory: refused, a full database would stay full for ever.
-        if matches!(change, Pending::Value(None)) { Ok(()) } else { self.core.check_memory() }
+        match change {
+            // A delete frees memory: refused, a full database would stay full for ever.
+            Pending::Value(None) => return Ok(()),
+            Pending::Value(Some(value)) => self.core.check_value(value)?,
+            Pending::Blind(_) => {}
+        }
+        self.core.check_memory()
     }
 
-    async fn change(self: &Arc<Self>, wait: &Wait, key: &[u8], change: Pending) -> Result<()> {
+    /// A change that waits for nothing, since it locks nothing before the commit: it does without the gate. The
+    /// body's latch is enough, as whoever ends the transaction closes the gate and then comes for what was written.
+    ///
+    /// # Errors
+    /// Gives the change back where it must go the other way: it locks at once, or runs merge operators.
+    pub fn change_unlocked(self: &Arc<Self>, key: &[u8], mut change: Pending) -> std::result::Result<Result<()>, Pending> {
+        if self.policy.writes == WriteTiming::AtOnce {
+            return Err(change);
+        }
+        let checked = self.check_open().and_then(|()| self.check_change(key, &change));
+        let outcome = match checked.and_then(|()| self.enter_change(key, None, 0, &mut change, None)) {
+            Ok(Entered::Done) => Ok(()),
+            Ok(Entered::Returned | Entered::MergeFirst(_)) => return Err(change),
+            Err(error) => Err(error),
+        };
+        self.after_operation(outcome.as_ref().err());
+        trace::operation(self, outcome.as_ref().err());
+        Ok(outcome)
+    }
+
+    pub async fn change(self: &Arc<Self>, wait: &Wait, key: &[u8], change: Pending) -> Result<()> {
         self.check_change(key, &change)?;
         self.change_checked(wait, key, change).await
     }
@@ -220,6 +241,9 @@ impl TxnInner {
         // their owner.
         let (pending, value, displaced);
         let mut body = self.body();
+        if record.is_none() {
+            self.check_open()?;
+        }
         // A return to a savepoint in between may have given the lock back.
         if record.is_some() && self.returns.load(Ordering::Acquire) != returns {
             return Ok(Entered::Returned);
@@ -255,7 +279,7 @@ impl TxnInner {
         let (seq, earlier) = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()));
         displaced = earlier;
         if let Some(displaced) = &displaced {
-            body.merged.remove(&displaced.seq);
+            body.merged.remove(displaced.seq);
         }
         if keeps_result {
             body.merged.insert(seq, value.clone());
@@ -429,7 +453,7 @@ impl TxnInner {
         let Body { writes, placeholders, merged, .. } = body;
         let mut failed = None;
         let gone = writes.rollback_to(mark, |key, after, before| {
-            merged.remove(&after.seq);
+            merged.remove(after.seq);
             let (Some(status), Some(record)) = (&status, &after.record) else { return };
             match before {
                 None => {
@@ -439,7 +463,7 @@ impl TxnInner {
                 Some(before) => {
                     let base = record.0.read(ReadAt::Newest, Some(status)).value;
                     let resolve = || before.pending.resolve(key, base.as_deref(), redact);
-                    match merged.get(&before.seq).cloned().map_or_else(resolve, Ok) {
+                    match merged.get(before.seq).cloned().map_or_else(resolve, Ok) {
                         Ok(value) => record.0.install(status, before.seq, value),
                         Err(error) => failed = Some(error),
                     }
@@ -457,7 +481,22 @@ pub(crate) fn unlocked_optimistic_commit() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::{Db, Mode};
+
+    /// The write set of a commit that waits for its locks stays as it is.
+    #[test]
+    fn what_comes_after_the_end_is_not_entered() {
+        let db = Db::builder().in_memory().open().unwrap();
+        let txn = db.begin().unwrap();
+        txn.put("a", "1").unwrap();
+        let inner = txn.inner();
+        inner.begin_ending().unwrap();
+        let mut late = Pending::increment(1);
+        assert!(matches!(inner.enter_change(b"b", None, 0, &mut late, None), Err(Error::TransactionEnded)));
+        assert!(matches!(inner.change_unlocked(b"b", late), Ok(Err(Error::TransactionEnded))));
+        assert_eq!(inner.body().writes.len(), 1);
+    }
 
     /// What operators have made of a key is kept once, not once for each merge of a transaction.
     #[test]

@@ -67,6 +67,11 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
+    /// So much more.
+    pub fn increment(by: i64) -> Pending {
+        Pending::Blind(vec![BlindOp::Increment(by)])
+    }
+
     /// The value over `base`, which is what the key would have without this transaction.
     pub fn resolve(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Option<Packed>> {
         match self {

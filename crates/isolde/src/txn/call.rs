@@ -13,6 +13,7 @@ use crate::engine::TxnInner;
 use crate::engine::read::Intent;
 use crate::engine::wait::{Patience, Wait, block_on_unless};
 use crate::engine::write::Cas;
+use crate::engine::write_set::Pending;
 use crate::error::Result;
 use crate::nested;
 
@@ -103,12 +104,15 @@ impl Call<'_> {
     /// # Errors
     /// As there.
     pub fn put(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.put_packed(key.as_ref(), Packed::copy(value.as_ref()))
+        self.change(key.as_ref(), Pending::Value(Some(Packed::copy(value.as_ref()))))
     }
 
-    fn put_packed(self, key: &[u8], value: Packed) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.write(&wait, key, Some(value)))
+    /// What reads nothing: waits at most for the key's lock.
+    fn change(self, key: &[u8], change: Pending) -> Result<()> {
+        self.txn.inner.change_unlocked(key, change).unwrap_or_else(|change| {
+            let wait = Wait::new(self.patience);
+            self.block(&wait, self.txn.inner.change(&wait, key, change))
+        })
     }
 
     /// See [`Txn::put_bytes`].
@@ -116,7 +120,7 @@ impl Call<'_> {
     /// # Errors
     /// As there.
     pub fn put_bytes(self, key: impl AsRef<[u8]>, value: Bytes) -> Result<()> {
-        self.put_packed(key.as_ref(), value.into())
+        self.change(key.as_ref(), Pending::Value(Some(value.into())))
     }
 
     /// See [`Txn::insert`].
@@ -134,8 +138,7 @@ impl Call<'_> {
     /// # Errors
     /// As there.
     pub fn delete(self, key: impl AsRef<[u8]>) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.write(&wait, key.as_ref(), None))
+        self.change(key.as_ref(), Pending::Value(None))
     }
 
     /// See [`Txn::increment`].
@@ -143,8 +146,7 @@ impl Call<'_> {
     /// # Errors
     /// As there.
     pub fn increment(self, key: impl AsRef<[u8]>, by: i64) -> Result<()> {
-        let wait = Wait::new(self.patience);
-        self.block(&wait, self.txn.inner.increment(&wait, key.as_ref(), by))
+        self.change(key.as_ref(), Pending::increment(by))
     }
 
     /// See [`Txn::merge`].
