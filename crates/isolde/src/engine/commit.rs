@@ -94,7 +94,7 @@ impl TxnInner {
         self.visible(wait, ts).await;
         self.harden(wait, ts).await?;
         if self.core.tap.is_open() {
-            let resolved = std::mem::take(&mut self.body().resolved);
+            let resolved = std::mem::take(&mut self.body().seldom().resolved);
             self.core.tap.commit(self, Some(ts), resolved);
         }
         Ok(self.as_commit(ts))
@@ -226,7 +226,10 @@ impl TxnInner {
     ) -> Result<Ts, Undone> {
         self.decides()?;
         self.check_writes(&mut body)?;
-        body.merged.append(merged?);
+        let merged = merged?;
+        if !merged.is_empty() {
+            body.seldom().merged.append(merged);
+        }
         if mutant!("publish-before-installed") {
             let status = self.status(&mut body);
             let (ts, wakers) = self.core.timeline.commit_at_once(&status, None);
@@ -367,10 +370,11 @@ impl TxnInner {
         mut tell: impl FnMut(&RecordRef, u32, Option<Packed>),
     ) -> Result<()> {
         let redact = self.core.config.redact;
-        let Body { writes, locked, resolved, merged, .. } = body;
+        let Body { writes, locked, seldom, .. } = body;
         for ((key, write), record) in writes.iter_mut().zip(locked.iter()) {
             let blind = write.pending.is_blind();
-            let value = match merged.get(write.seq).filter(|_| blind) {
+            let merged = seldom.as_ref().filter(|_| blind).and_then(|seldom| seldom.merged.get(write.seq));
+            let value = match merged {
                 Some(value) => value.clone(),
                 None => {
                     let base = if blind { record.0.read(ReadAt::Newest, own).value } else { None };
@@ -379,7 +383,7 @@ impl TxnInner {
             };
             self.core.check_value(value.as_deref().unwrap_or_default())?;
             if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
-                resolved.push((key.clone(), value.bytes().clone()));
+                seldom.get_or_insert_default().resolved.push((key.clone(), value.bytes().clone()));
             }
             if let Some(encoder) = &mut encoder {
                 encoder.push(key, value.as_deref());

@@ -18,6 +18,10 @@ impl MergeResults {
         self.0.get(self.place(seq).ok()?).map(|(_, value)| value)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Numbers grow, so this one mostly comes last.
     pub fn insert(&mut self, seq: u32, value: Option<Packed>) {
         match self.place(seq) {

@@ -244,8 +244,9 @@ impl ScanCore {
     fn keep_view(&mut self) {
         let Some(at) = self.statement.as_ref().map(View::ts) else { return };
         let mut body = self.txn.body();
-        if body.marks_view.as_ref().is_none_or(|kept| kept.ts() > at) {
-            body.marks_view = self.statement.take();
+        let kept = &mut body.seldom().marks_view;
+        if kept.as_ref().is_none_or(|kept| kept.ts() > at) {
+            *kept = self.statement.take();
             self.marked_at = Some(at);
         }
     }

@@ -54,27 +54,38 @@ pub(crate) struct Body {
     pub writes: WriteSet,
     pub reads: ReadSet,
     pub next_seq: u32,
-    pub savepoints: Vec<SavepointEntry>,
-    pub next_savepoint: u32,
     /// Records that were locked while they had no version: collected once they are unlocked.
     pub placeholders: Vec<RecordRef>,
     /// It was rolled back: its versions are withdrawn, its owner was taken.
     pub undone: bool,
-    /// What merges came to, by the number of their write: operators never run under the latch.
-    pub merged: MergeResults,
-    /// What increments and merges came to, for a recorder.
-    pub resolved: Vec<(Key, bytes::Bytes)>,
     pub owner: Option<Arc<Owner<RecordRef>>>,
     /// The records of the write set, while its commit runs.
     pub locked: WriteRecords,
     status: Option<Arc<Status>>,
     view: Option<View>,
+    pub seldom: Option<Box<Seldom>>,
+}
+
+/// What most transactions do without.
+#[derive(Default)]
+pub(crate) struct Seldom {
+    pub savepoints: Vec<SavepointEntry>,
+    pub next_savepoint: u32,
+    /// What merges came to, by the number of their write: operators never run under the latch.
+    pub merged: MergeResults,
+    /// What increments and merges came to, for a recorder.
+    pub resolved: Vec<(Key, bytes::Bytes)>,
     /// Registered by the first marked read of a transaction without snapshot, so that what
     /// certification needs is not collected.
     pub marks_view: Option<View>,
 }
 
 impl Body {
+    /// What most transactions do without, made if there is none.
+    pub fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
     /// Takes out what a transaction that is done gives back.
     pub fn take_held(&mut self) -> Held {
         Held {
@@ -87,7 +98,7 @@ impl Body {
 
     /// Takes out the registered views.
     pub fn take_views(&mut self) -> (Option<View>, Option<View>) {
-        (self.view.take(), self.marks_view.take())
+        (self.view.take(), self.seldom.as_mut().and_then(|seldom| seldom.marks_view.take()))
     }
 
     /// The status of the versions that stand in records, if there are any.
@@ -391,9 +402,8 @@ impl TxnInner {
         let (owner, locked, placeholders, writes, reads) = {
             let mut body = self.body.lock();
             let writes = self.withdraw_all(&mut body);
-            body.view = None;
-            body.marks_view = None;
-            body.savepoints.clear();
+            drop(body.take_views());
+            body.seldom.iter_mut().for_each(|seldom| seldom.savepoints.clear());
             body.undone = true;
             let locked = std::mem::take(&mut body.locked);
             let reads = std::mem::take(&mut body.reads);
@@ -517,7 +527,7 @@ impl TxnInner {
         }
         let mut body = self.body();
         let register = || self.core.view();
-        body.marks_view.get_or_insert_with(register).ts()
+        body.seldom().marks_view.get_or_insert_with(register).ts()
     }
 }
 

@@ -9,7 +9,7 @@ use isolde_types::{Key, LockMode, Span, Ts, mutant};
 
 use super::core::within;
 use super::read::Intent;
-use super::txn::{Body, SavepointEntry};
+use super::txn::{Body, SavepointEntry, Seldom};
 use super::wait::Wait;
 use super::write_set::{BlindOp, MergeOperator, Pending, Write};
 use super::{RecordRef, TxnInner};
@@ -267,7 +267,9 @@ impl TxnInner {
         within("write set", size, self.core.config.limits.write_set_bytes, "max_write_set_bytes")?;
         let Some(record) = record else {
             // Relaxed: read by the commit, which comes after.
-            self.merges.fetch_or(pending.merges(), Ordering::Relaxed);
+            if pending.merges() {
+                self.merges.store(true, Ordering::Relaxed);
+            }
             displaced = self.put(&mut body, Packed::copy(key).into_bytes(), pending, None).1;
             drop(body);
             let_go(displaced);
@@ -279,10 +281,10 @@ impl TxnInner {
         let (seq, earlier) = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()));
         displaced = earlier;
         if let Some(displaced) = &displaced {
-            body.merged.remove(displaced.seq);
+            body.seldom.iter_mut().for_each(|seldom| seldom.merged.remove(displaced.seq));
         }
         if keeps_result {
-            body.merged.insert(seq, value.clone());
+            body.seldom().merged.insert(seq, value.clone());
         }
         record.0.install(&status, seq, value);
         drop(body);
@@ -404,9 +406,11 @@ impl TxnInner {
         let mut body = self.body();
         // Under the latch: a write that comes before the savepoint has its lock before it too.
         let locks = owner.map(|owner| Arc::new(self.core.locks.mark(&owner)));
-        let (number, undo, seq) = (body.next_savepoint, body.writes.mark(), body.next_seq);
-        body.next_savepoint += 1;
-        body.savepoints.push(SavepointEntry { number, undo, seq, locks });
+        let (undo, seq) = (body.writes.mark(), body.next_seq);
+        let Seldom { savepoints, next_savepoint: number, .. } = body.seldom();
+        *number += 1;
+        let number = *number;
+        savepoints.push(SavepointEntry { number, undo, seq, locks });
         Savepoint { txn: self.id(), number }
     }
 
@@ -415,10 +419,11 @@ impl TxnInner {
     pub fn rollback_to(self: &Arc<Self>, savepoint: Savepoint) -> Result<()> {
         let owner = self.owner_for(savepoint)?;
         let mut body = self.body();
-        let at = body.savepoints.iter().position(|entry| entry.number == savepoint.number);
+        let savepoints = &mut body.seldom().savepoints;
+        let at = savepoints.iter().position(|entry| entry.number == savepoint.number);
         let at = at.filter(|_| savepoint.txn == self.id()).ok_or(Error::SavepointGone)?;
-        body.savepoints.truncate(at + 1);
-        let SavepointEntry { undo, seq, ref locks, .. } = body.savepoints[at];
+        savepoints.truncate(at + 1);
+        let SavepointEntry { undo, seq, ref locks, .. } = savepoints[at];
         let locks = locks.clone();
         let gone = self.undo(&mut body, undo)?;
         // Under the latch: no write of this transaction may stand in a record whose lock is given back.
@@ -450,7 +455,8 @@ impl TxnInner {
             WriteTiming::AtCommit => None,
         };
         let redact = self.core.config.redact;
-        let Body { writes, placeholders, merged, .. } = body;
+        let Body { writes, placeholders, seldom, .. } = body;
+        let merged = &mut seldom.get_or_insert_default().merged;
         let mut failed = None;
         let gone = writes.rollback_to(mark, |key, after, before| {
             merged.remove(after.seq);
@@ -504,7 +510,7 @@ mod tests {
         let append = |old: Option<&[u8]>, new: &[u8]| Ok([old.unwrap_or_default(), new].concat());
         let db = Db::builder().in_memory().merge_operator("append", append).open().unwrap();
         let txn = db.txn().mode(Mode::Pessimistic).begin().unwrap();
-        let kept = || txn.inner().body().merged.len();
+        let kept = || txn.inner().body().seldom().merged.len();
         (0..100).for_each(|_| txn.merge("append", "log", "x").unwrap());
         assert_eq!(kept(), 1);
         let savepoint = txn.savepoint();
