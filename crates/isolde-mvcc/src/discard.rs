@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
-use isolde_types::sync::{Mutex, thread_number};
+use isolde_types::sync::{BriefMutex, thread_number};
 use smallvec::SmallVec;
 
 use crate::value::Packed;
@@ -26,7 +26,7 @@ type Waiting = SmallVec<[Packed; TOGETHER]>;
 /// See the module. At most a handful of short values wait here for each shard.
 #[derive(Debug, Default)]
 pub(crate) struct Discard {
-    shards: [CachePadded<Mutex<Waiting>>; SHARDS],
+    shards: [CachePadded<BriefMutex<Waiting>>; SHARDS],
 }
 
 impl Discard {

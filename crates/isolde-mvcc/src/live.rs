@@ -29,9 +29,14 @@ impl Live {
     /// The live views `views`, in any order, and everything from `upto` on.
     #[must_use]
     pub fn new(views: impl IntoIterator<Item = Ts>, upto: Ts) -> Live {
-        let mut views: SmallVec<[Ts; 8]> = views.into_iter().collect();
-        views.sort_unstable();
-        views.dedup();
+        Live::of(views.into_iter().collect(), upto)
+    }
+
+    pub(crate) fn of(mut views: SmallVec<[Ts; 8]>, upto: Ts) -> Live {
+        if views.len() > 1 {
+            views.sort_unstable();
+            views.dedup();
+        }
         Live { views, upto }
     }
 

@@ -31,6 +31,8 @@ use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, Mutex, RwLock, thread_number};
 use isolde_types::{Durable, Ts, mutant};
 
+use smallvec::SmallVec;
+
 use crate::live::Live;
 use crate::timeline::Timeline;
 
@@ -211,16 +213,19 @@ impl Views {
     pub fn live(&self, timeline: &Timeline) -> Live {
         let upto = timeline.visible();
         self.floor.fetch_max(upto.0, Ordering::SeqCst);
-        // Before the slots are read: see `register_durable`.
-        let protected = self.durable.as_ref().map_or([None, None], |durable| durable.protected());
-        let protected = protected.into_iter().flatten().filter(|ts| *ts < upto);
-        let live = Live::new(self.first.timestamps().chain(protected), upto);
-        if self.overflow_pages.load(Ordering::SeqCst) == 0 {
-            return live;
+        let mut views = SmallVec::new();
+        if let Some(durable) = &self.durable {
+            // Before the slots are read: see `register_durable`.
+            views.extend(durable.protected().into_iter().flatten().filter(|ts| *ts < upto));
         }
-        let overflow = self.overflow.read();
-        let more = overflow.iter().flat_map(|page| page.timestamps());
-        Live::new(more.chain(live.views().iter().copied()), upto)
+        // A plain loop: nearly every commit comes here.
+        for ts in self.first.timestamps() {
+            views.push(ts);
+        }
+        if self.overflow_pages.load(Ordering::SeqCst) != 0 {
+            views.extend(self.overflow.read().iter().flat_map(|page| page.timestamps()));
+        }
+        Live::of(views, upto)
     }
 
     /// The live views, for pruning on the side of a commit: exact while views are few, else a

@@ -35,6 +35,11 @@ mod imp {
             self.0.try_lock().unwrap_or_else(|| self.wait())
         }
 
+        /// The value, for who has the latch for itself.
+        pub fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut()
+        }
+
         #[cold]
         fn wait(&self) -> BriefGuard<'_, T> {
             super::spin_until(|| if self.0.is_locked() { None } else { self.0.try_lock() })

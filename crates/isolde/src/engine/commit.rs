@@ -28,7 +28,7 @@
 use isolde_locks::{Handles, Owner, Purpose};
 use isolde_mvcc::{Outcome, Packed, ReadAt, Status, Wakers, hold_back, let_go};
 use isolde_types::sync::atomic::Ordering;
-use isolde_types::sync::{Arc, MutexGuard};
+use isolde_types::sync::{Arc, BriefGuard};
 use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
 
@@ -221,7 +221,7 @@ impl TxnInner {
     fn decide(
         self: &Arc<Self>,
         reservation: Option<Reservation>,
-        mut body: MutexGuard<'_, Body>,
+        mut body: BriefGuard<'_, Body>,
         merged: Result<MergeResults>,
     ) -> Result<Ts, Undone> {
         self.decides()?;
@@ -265,7 +265,7 @@ impl TxnInner {
     fn decide_in_one_visit(
         &self,
         reservation: Option<Reservation>,
-        mut body: MutexGuard<'_, Body>,
+        mut body: BriefGuard<'_, Body>,
     ) -> Result<Ts, Undone> {
         let mut encoder = encoder(reservation.as_ref(), &body);
         let mut value = None;

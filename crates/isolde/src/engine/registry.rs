@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use isolde_types::sync::{Arc, Mutex, Weak, spin_until, thread_number};
+use isolde_types::sync::{Arc, BriefMutex, Mutex, Weak, spin_until, thread_number};
 use isolde_types::{Ts, TxnId};
 
 use super::TxnInner;
@@ -42,7 +42,7 @@ struct Padded<T>(T);
 /// The active transactions and the counters of begun and ended ones.
 #[derive(Default)]
 pub(crate) struct Registry {
-    shards: [Padded<Mutex<Shard>>; SHARDS],
+    shards: [Padded<BriefMutex<Shard>>; SHARDS],
 }
 
 /// Where a transaction is registered.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use isolde_locks::{LockMark, OnWound, Owner, OwnerSpec, Purpose};
 use isolde_mvcc::{Exposure, Status, View, let_go};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use isolde_types::sync::{Arc, Mutex, Weak};
+use isolde_types::sync::{Arc, BriefGuard, BriefMutex, Mutex, Weak};
 use isolde_types::{Isolation, Key, LockMode, Mode, Ts, TxnId, mutant};
 
 use super::certify::ReadSet;
@@ -153,7 +153,7 @@ pub(crate) struct TxnInner {
     pub returns: AtomicU64,
     /// Whether merges stand in the write set that are left to the commit.
     pub merges: AtomicBool,
-    body: Mutex<Body>,
+    body: BriefMutex<Body>,
 }
 
 impl TxnInner {
@@ -186,7 +186,7 @@ impl TxnInner {
             has_retryable: AtomicBool::new(false),
             returns: AtomicU64::new(0),
             merges: AtomicBool::new(false),
-            body: Mutex::new(Body { view, ..Body::default() }),
+            body: BriefMutex::new(Body { view, ..Body::default() }),
         });
         core.registry.enter(Arc::downgrade(&txn), &txn.place);
         core.tap.begin(&txn);
@@ -270,7 +270,7 @@ impl TxnInner {
         if self.is_read_only() { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
-    pub fn body(&self) -> isolde_types::sync::MutexGuard<'_, Body> {
+    pub fn body(&self) -> BriefGuard<'_, Body> {
         self.body.lock()
     }
 
