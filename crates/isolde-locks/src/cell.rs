@@ -11,7 +11,10 @@
 //! All operations are sequentially consistent: a writer stores its word and then looks for spans, a
 //! scanner announces its span and then looks at words, and one of them must see the other.
 
-use isolde_types::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use isolde_types::sync::atomic::{
+    AtomicU64,
+    Ordering::{Release, SeqCst},
+};
 use isolde_types::sync::spin_until;
 use isolde_types::{LockMode, RecordCell, TxnId};
 
@@ -80,6 +83,13 @@ impl LockCell {
     /// Changes the word if it still is what the caller saw.
     pub(crate) fn change(&self, from: Word, to: Word) -> bool {
         self.word.compare_exchange(from.encode(), to.encode(), SeqCst, SeqCst).is_ok()
+    }
+
+    /// Frees a word that the caller has briefly, and nobody else changes.
+    pub(crate) fn free_brief(&self) {
+        debug_assert_eq!(self.load(), Word::Brief, "only its holder changes BRIEF");
+        // Release: to free a lock late hides nothing from anybody, so it need not stand in the one order of all.
+        self.word.store(FREE, Release);
     }
 }
 

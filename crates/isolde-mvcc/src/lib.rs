@@ -43,4 +43,4 @@ pub use status::{Exposure, State, Status};
 pub use store::{SpanCheck, Store, StoreStats, Swept};
 pub use timeline::{Outcome, Timeline, VisibleWait, Wakers};
 pub use value::Packed;
-pub use views::{View, Views};
+pub use views::{OpenView, View, Views};

@@ -280,6 +280,7 @@ impl Sequencer {
     }
 
     /// Those who waited for what is visible now, and then the others.
+    #[inline]
     fn woken(&mut self, visible: Ts, others: Vec<Waker>) -> Wakers {
         if self.waiters.is_empty() {
             return Wakers(others);

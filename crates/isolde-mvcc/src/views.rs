@@ -19,9 +19,9 @@
 //! collector announces floor 9, finds no slot taken, and prunes all that nobody reads from 9 on. v
 //! wakes up, writes 4 into its slot, sees floor 9, loads visible_ts again: 9. It reads at 9.
 //!
-//! Registering touches visible_ts, the floor, a slot of the thread's own, and the count of references of the
-//! block that the slot is in, which up to 16 threads do not share. Slots come in pages of 16 blocks of 4; the
-//! first page is always there, more are made when it is full.
+//! Registering touches visible_ts, the floor, a slot of the thread's own, and for a [`View`] the count of references
+//! of the block that the slot is in, which up to 16 threads do not share; an [`OpenView`] does without. Slots come in
+//! pages of 16 blocks of 4; the first page is always there, more are made when it is full.
 //!
 //! Sources: hazard pointers (Michael 2004) for announce-then-check; Boettcher et al. 2019 ("Steam")
 //! for the sorted list of live views.
@@ -83,9 +83,32 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // Release: what this view read happened before somebody collects it.
-        self.slot.store(FREE, Ordering::Release);
+        self.slot.free();
     }
+}
+
+/// A registered view whose holder has the [`Views`] at hand, and gives it back there: [`Views::close`]. One that is
+/// not given back holds its versions for ever.
+#[derive(Debug)]
+#[must_use = "what it reads stays until it is closed"]
+pub struct OpenView {
+    place: Place,
+    ts: Ts,
+}
+
+impl OpenView {
+    /// The read_ts.
+    #[must_use]
+    pub fn ts(&self) -> Ts {
+        self.ts
+    }
+}
+
+/// Where a slot is: in which page, the first one being 0, and where there.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    page: usize,
+    index: usize,
 }
 
 #[derive(Debug)]
@@ -104,8 +127,9 @@ struct Claimed {
 }
 
 impl Claimed {
-    fn store(&self, ts: u64, ordering: Ordering) {
-        self.block[self.place].ts.store(ts, ordering);
+    fn free(&self) {
+        // Release: what this view read happened before somebody collects it.
+        self.block[self.place].ts.store(FREE, Ordering::Release);
     }
 }
 
@@ -124,10 +148,14 @@ impl Page {
     }
 
     /// Takes a free slot, from `hint` on, and announces `ts` in it.
-    fn claim(&self, hint: usize, ts: Ts) -> Option<Claimed> {
-        let wanted = (0..PAGE_SLOTS).map(|step| (hint + step) % PAGE_SLOTS);
-        let index = wanted.into_iter().find(|&index| self.try_claim(index, ts))?;
-        Some(Claimed { block: Arc::clone(&self.blocks[index % BLOCKS]), place: index / BLOCKS })
+    fn claim(&self, hint: usize, ts: Ts) -> Option<usize> {
+        let mut wanted = (0..PAGE_SLOTS).map(|step| (hint + step) % PAGE_SLOTS);
+        wanted.find(|&index| self.try_claim(index, ts))
+    }
+
+    /// A slot that was taken, for one who does not have the page at hand when it ends.
+    fn claimed(&self, index: usize) -> Claimed {
+        Claimed { block: Arc::clone(&self.blocks[index % BLOCKS]), place: index / BLOCKS }
     }
 
     fn slot(&self, index: usize) -> &Slot {
@@ -180,31 +208,64 @@ impl Views {
     /// Registers a view at visible_ts.
     #[must_use]
     pub fn register(&self, timeline: &Timeline) -> View {
-        let mut ts = timeline.visible();
-        let slot = self.claim(ts);
-        // SeqCst: after the slot was written, in the one order that `live` takes part in.
-        while Ts(self.floor.load(Ordering::SeqCst)) > ts && !mutant!("watermark-misses-registering-view") {
-            ts = timeline.visible();
-            slot.store(ts.0, Ordering::SeqCst);
-        }
-        View { slot, ts }
+        self.keep(self.open(timeline))
     }
 
     /// Registers a view at durable_ts, or at visible_ts where nothing becomes durable.
     #[must_use]
     pub fn register_durable(&self, timeline: &Timeline) -> View {
-        let Some(durable) = &self.durable else { return self.register(timeline) };
+        self.keep(self.open_durable(timeline))
+    }
+
+    /// Makes an open view one that ends by itself.
+    #[must_use]
+    pub fn keep(&self, OpenView { place, ts }: OpenView) -> View {
+        View { slot: self.with_page(place.page, |page| page.claimed(place.index)), ts }
+    }
+
+    fn with_page<R>(&self, page: usize, visit: impl FnOnce(&Page) -> R) -> R {
+        match page.checked_sub(1) {
+            None => visit(&self.first),
+            Some(more) => visit(&self.overflow.read()[more]),
+        }
+    }
+
+    fn store(&self, place: Place, ts: u64, ordering: Ordering) {
+        self.with_page(place.page, |page| page.slot(place.index).ts.store(ts, ordering));
+    }
+
+    /// Ends a view.
+    pub fn close(&self, view: OpenView) {
+        // Release: what this view read happened before somebody collects it.
+        self.store(view.place, FREE, Ordering::Release);
+    }
+
+    /// As [`register`](Views::register); the view is to be [closed](Views::close).
+    pub fn open(&self, timeline: &Timeline) -> OpenView {
+        let mut ts = timeline.visible();
+        let place = self.claim(ts);
+        // SeqCst: after the slot was written, in the one order that `live` takes part in.
+        while Ts(self.floor.load(Ordering::SeqCst)) > ts && !mutant!("watermark-misses-registering-view") {
+            ts = timeline.visible();
+            self.store(place, ts.0, Ordering::SeqCst);
+        }
+        OpenView { place, ts }
+    }
+
+    /// As [`register_durable`](Views::register_durable); the view is to be [closed](Views::close).
+    pub fn open_durable(&self, timeline: &Timeline) -> OpenView {
+        let Some(durable) = &self.durable else { return self.open(timeline) };
         let mut ts = durable.get();
-        let slot = self.claim(ts);
+        let place = self.claim(ts);
         // The collector reads durable_ts, then the slots; this side writes the slot, then reads durable_ts.
         // So either it is still the durable_ts that the collector spares, or another is taken.
         loop {
             let now = durable.get();
             if now == ts {
-                return View { slot, ts };
+                return OpenView { place, ts };
             }
             ts = now;
-            slot.store(ts.0, Ordering::SeqCst);
+            self.store(place, ts.0, Ordering::SeqCst);
         }
     }
 
@@ -262,17 +323,21 @@ impl Views {
         self.overflow.read().iter().flat_map(|page| page.timestamps()).fold(first, &mut each)
     }
 
-    fn claim(&self, ts: Ts) -> Claimed {
+    fn claim(&self, ts: Ts) -> Place {
         // So that threads do not share a slot.
         let hint = thread_number() % PAGE_SLOTS;
-        self.first.claim(hint, ts).unwrap_or_else(|| self.claim_overflow(hint, ts))
+        match self.first.claim(hint, ts) {
+            Some(index) => Place { page: 0, index },
+            None => self.claim_overflow(hint, ts),
+        }
     }
 
-    fn claim_overflow(&self, hint: usize, ts: Ts) -> Claimed {
+    fn claim_overflow(&self, hint: usize, ts: Ts) -> Place {
         loop {
             let pages = self.overflow.read().clone();
-            if let Some(slot) = pages.iter().find_map(|page| page.claim(hint, ts)) {
-                return slot;
+            let claimed = (1..).zip(&pages).find_map(|(page, slots)| Some((page, slots.claim(hint, ts)?)));
+            if let Some((page, index)) = claimed {
+                return Place { page, index };
             }
             self.grow(pages.len());
         }
@@ -333,6 +398,10 @@ mod tests {
         assert!(open.iter().map(View::ts).eq(live.views().iter().copied()));
         assert_eq!(views.count(), open.len());
         drop(open);
+        assert_eq!(views.count(), 0);
+        let open: Vec<OpenView> = (0..PAGE_SLOTS * 3).map(|_| views.open(&timeline)).collect();
+        assert_eq!((views.count(), views.oldest()), (open.len(), Some(open[0].ts())));
+        open.into_iter().for_each(|view| views.close(view));
         assert_eq!(views.count(), 0);
         let _again: Vec<View> = (0..PAGE_SLOTS * 3).map(|_| views.register(&timeline)).collect();
         assert!(views.overflow.read().len() <= 3, "freed slots are taken again");

@@ -203,6 +203,7 @@ impl Db {
         // One key at one instant is serializable by itself: no transaction is needed.
         let durability = self.core.default_durability();
         let (view, first) = self.core.view_to_read(durability);
+        let view = self.core.views.keep(view);
         if first > Ts::ZERO {
             self.wait_hard(first, Durability::Sync)?;
         }

@@ -86,8 +86,7 @@ impl<H: Handle> Brief<H> {
 
     fn free(&mut self) {
         for record in &self.records[..std::mem::take(&mut self.taken)] {
-            let freed = record.cell().change(Word::Brief, Word::Free);
-            debug_assert!(freed, "only its holder changes BRIEF");
+            record.cell().free_brief();
         }
     }
 }

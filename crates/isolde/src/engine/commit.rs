@@ -106,7 +106,7 @@ impl TxnInner {
         self.core.tap.commit(self, None, Vec::new());
         let Held { owner, placeholders, views, .. } = self.take_held();
         self.give_back(owner, &placeholders);
-        drop(views);
+        self.end_views(views);
         self.as_commit(ts)
     }
 
@@ -272,7 +272,7 @@ impl TxnInner {
         self.resolve_writes(&mut body, None, encoder.as_mut(), |_, _, resolved| value = resolved)?;
         let (reservation, log_body) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
         // Its own view goes first: it would only hold back what the visit collects.
-        drop(body.take_views());
+        self.end_views(body.take_views());
         let (timeline, views) = (&self.core.timeline, &self.core.views);
         let [record] = &body.locked[..] else { unreachable!("one key is written, and locked (I4)") };
         let (ts, wakers, settled) = record.0.commit(value, timeline, log_body, || views.cached_live(timeline));
@@ -434,7 +434,7 @@ impl TxnInner {
     fn after_flip(&self, ts: Ts, held: Held) -> Ts {
         let Held { owner, locked, placeholders, views } = held;
         // Its own view goes first: it needs no version any more, and would only hold back collection.
-        drop(views);
+        self.end_views(views);
         let live = self.core.views.cached_live(&self.core.timeline);
         // Settled while they are locked briefly: the next one to have the lock would meet this thread at the
         // record's latch, and to wait there is to give the time slice away to all those who spin for the lock.
@@ -451,7 +451,7 @@ impl TxnInner {
 
     /// Before the locks go: whoever loses against this commit is told its name.
     fn remember(&self, ts: Ts) {
-        self.core.recent.remember(ts, self.id(), self.label.as_ref());
+        self.core.recent.remember(ts, self.known_id(), self.label.as_ref());
     }
 
     fn end_committed(&self, ts: Ts, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) {

@@ -20,13 +20,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isolde_mvcc::{ReadAt, View};
+use isolde_mvcc::{OpenView, ReadAt, View};
 use isolde_types::sync::atomic::{AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
 use isolde_types::{Key, Span, Ts, mutant};
 use isolde_wal::{
-    CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation,
-    Source, TakeRow, Vfs, WalError,
+    CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation, Source, TakeRow,
+    Vfs, WalError,
 };
 
 use super::wait::{Cause, Wait};
@@ -152,9 +152,14 @@ impl Disk {
 impl Core {
     /// A view for a call or a transaction: visible_ts, and after a failure of the log the durable prefix.
     pub fn view(&self) -> View {
+        self.views.keep(self.open_view())
+    }
+
+    /// The same, to be closed by its holder.
+    fn open_view(&self) -> OpenView {
         match &self.disk {
-            Some(disk) if disk.log.is_poisoned() => self.views.register_durable(&self.timeline),
-            _ => self.views.register(&self.timeline),
+            Some(disk) if disk.log.is_poisoned() => self.views.open_durable(&self.timeline),
+            _ => self.views.open(&self.timeline),
         }
     }
 
@@ -172,24 +177,24 @@ impl Core {
     }
 
     /// The view of a transaction that reads a snapshot, and the time that must be durable before its first read.
-    pub fn snapshot_view(&self, access: Access, durability: Durability) -> (View, Ts) {
+    pub fn snapshot_view(&self, access: Access, durability: Durability) -> (OpenView, Ts) {
         match access {
             Access::ReadOnly => self.view_to_read(durability),
-            Access::ReadWrite => (self.view(), Ts::ZERO),
+            Access::ReadWrite => (self.open_view(), Ts::ZERO),
         }
     }
 
     /// A view for one that only reads, and the time that must be durable before its first read.
-    pub fn view_to_read(&self, durability: Durability) -> (View, Ts) {
+    pub fn view_to_read(&self, durability: Durability) -> (OpenView, Ts) {
         let Some(disk) = self.disk.as_ref().filter(|_| durability.reads_durable()) else {
-            return (self.view(), Ts::ZERO);
+            return (self.open_view(), Ts::ZERO);
         };
         let acknowledged = Ts(disk.acknowledged.load(Ordering::SeqCst));
         if acknowledged <= disk.log.durable().get() || disk.log.is_poisoned() {
-            return (self.views.register_durable(&self.timeline), Ts::ZERO);
+            return (self.views.open_durable(&self.timeline), Ts::ZERO);
         }
         // Somebody was told of more than is durable: going back behind that is not allowed.
-        let view = self.views.register(&self.timeline);
+        let view = self.views.open(&self.timeline);
         let ts = view.ts();
         (view, ts)
     }

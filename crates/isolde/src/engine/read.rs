@@ -161,7 +161,7 @@ impl TxnInner {
         latest: Ts,
     ) -> Error {
         self.core.registry.count(|counts| counts.conflicts += 1);
-        let other = self.core.recent.who(latest);
+        let other = self.core.recent.who(latest, || self.core.next_id());
         let redact = self.core.config.redact;
         Error::Conflict(Box::new(Conflict::new(kind, self.summary(), other, key, span, read_ts, latest, redact)))
     }

@@ -154,6 +154,7 @@ type Chunk = Box<[Named; CHUNK]>;
 struct Named {
     /// The commit_ts; [`BUSY`](Named::BUSY) while somebody is at this entry.
     ts: AtomicU64,
+    /// 0: it had none, and gets one if somebody asks.
     id: AtomicU64,
     has_label: AtomicBool,
     label: Mutex<Option<Arc<str>>>,
@@ -171,14 +172,14 @@ impl Named {
 }
 
 impl RecentCommits {
-    pub fn remember(&self, ts: Ts, id: TxnId, label: Option<&Arc<str>>) {
+    pub fn remember(&self, ts: Ts, id: Option<TxnId>, label: Option<&Arc<str>>) {
         let (chunk, place) = Self::place(ts);
         let entry = &self.ring[chunk].get_or_init(Box::default)[place];
         entry.with(|before| {
             if before > ts.0 {
                 return before;
             }
-            entry.id.store(id.0, Ordering::Relaxed);
+            entry.id.store(id.map_or(0, |id| id.0), Ordering::Relaxed);
             if label.is_some() || entry.has_label.load(Ordering::Relaxed) {
                 *entry.label.lock() = label.cloned();
                 entry.has_label.store(label.is_some(), Ordering::Relaxed);
@@ -187,14 +188,17 @@ impl RecentCommits {
         });
     }
 
-    /// Who committed at `ts`, if that is still remembered.
-    pub fn who(&self, ts: Ts) -> TxnSummary {
+    /// Who committed at `ts`, if that is still remembered. One without an identity gets `fresh`.
+    pub fn who(&self, ts: Ts, fresh: impl FnOnce() -> TxnId) -> TxnSummary {
         let (chunk, place) = Self::place(ts);
         let mut who = TxnSummary { id: None, label: None };
         if let Some(chunk) = self.ring[chunk].get() {
             let entry = &chunk[place];
             entry.with(|at| {
                 if at == ts.0 {
+                    if entry.id.load(Ordering::Relaxed) == 0 {
+                        entry.id.store(fresh().0, Ordering::Relaxed);
+                    }
                     who.id = Some(TxnId(entry.id.load(Ordering::Relaxed)));
                     who.label = entry.label.lock().clone();
                 }
@@ -217,14 +221,18 @@ mod tests {
     #[test]
     fn the_last_commits_are_remembered_by_name_and_older_ones_are_not() {
         let recent = RecentCommits::default();
-        assert!(recent.who(Ts(1)).id.is_none(), "nobody has committed");
+        let who = |ts: u64| recent.who(Ts(ts), || TxnId(ts + 9_000)).id;
+        assert!(who(1).is_none(), "nobody has committed");
         let all = REMEMBERED as u64 + 40;
-        (1..=all).for_each(|ts| recent.remember(Ts(ts), TxnId(ts + 7), None));
+        (1..=all).for_each(|ts| recent.remember(Ts(ts), Some(TxnId(ts + 7)), None));
         // A late one does not replace a newer one.
-        recent.remember(Ts(3), TxnId(10), None);
+        recent.remember(Ts(3), Some(TxnId(10)), None);
         for ts in 1..=all {
             let expected = (ts > 40).then_some(TxnId(ts + 7));
-            assert_eq!(recent.who(Ts(ts)).id, expected, "{ts}");
+            assert_eq!(who(ts), expected, "{ts}");
         }
+        recent.remember(Ts(all + 1), None, None);
+        assert_eq!(who(all + 1), Some(TxnId(all + 1 + 9_000)), "it gets one when somebody asks");
+        assert_eq!(recent.who(Ts(all + 1), || unreachable!("and keeps it")).id, who(all + 1));
     }
 }

@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use isolde_locks::{LockMark, OnWound, Owner, OwnerSpec, Purpose};
-use isolde_mvcc::{Exposure, Status, View, let_go};
+use isolde_mvcc::{Exposure, OpenView, Status, View, let_go};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, BriefGuard, BriefMutex, Mutex, Weak};
 use isolde_types::{Isolation, Key, LockMode, Mode, Ts, TxnId, mutant};
@@ -62,7 +62,7 @@ pub(crate) struct Body {
     /// The records of the write set, while its commit runs.
     pub locked: WriteRecords,
     status: Option<Arc<Status>>,
-    view: Option<View>,
+    view: Option<OpenView>,
     pub seldom: Option<Box<Seldom>>,
 }
 
@@ -96,8 +96,8 @@ impl Body {
         }
     }
 
-    /// Takes out the registered views.
-    pub fn take_views(&mut self) -> (Option<View>, Option<View>) {
+    /// Takes out the registered views, for [`TxnInner::end_views`].
+    pub fn take_views(&mut self) -> (Option<OpenView>, Option<View>) {
         (self.view.take(), self.seldom.as_mut().and_then(|seldom| seldom.marks_view.take()))
     }
 
@@ -112,7 +112,7 @@ pub(crate) struct Held {
     pub owner: Option<Arc<Owner<RecordRef>>>,
     pub locked: WriteRecords,
     pub placeholders: Vec<RecordRef>,
-    pub views: (Option<View>, Option<View>),
+    pub views: (Option<OpenView>, Option<View>),
 }
 
 /// A place in a transaction to return to.
@@ -157,11 +157,14 @@ pub(crate) struct TxnInner {
 }
 
 impl TxnInner {
-    /// A transaction, registered; with this view, if it is to read one from the start.
-    fn new(core: &Arc<Core>, begin: &Begin, policy: Policy, view: Option<(View, Ts)>) -> Result<Arc<TxnInner>> {
+    /// A transaction, registered; with a view, if it is to read one from the start.
+    fn new(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
         if core.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
+        let policy = Policy::of(begin.isolation, begin.mode, begin.access);
+        let at_once = policy.has_snapshot() && begin.lock_first.is_none();
+        let view = at_once.then(|| core.snapshot_view(begin.access, begin.durability));
         let (view, hard_first) = view.map_or((None, Ts::ZERO), |(view, hard_first)| (Some(view), hard_first));
         let txn = Arc::new(TxnInner {
             core: Arc::clone(core),
@@ -200,10 +203,7 @@ impl TxnInner {
 
     /// Begins. Never waits, unless an earlier attempt lost on a key: then the lock on that key.
     pub async fn begin(core: &Arc<Core>, wait: &Wait, begin: &Begin) -> Result<Arc<TxnInner>> {
-        let policy = Policy::of(begin.isolation, begin.mode, begin.access);
-        let at_once = policy.has_snapshot() && begin.lock_first.is_none();
-        let view = at_once.then(|| core.snapshot_view(begin.access, begin.durability));
-        let txn = TxnInner::new(core, begin, policy, view)?;
+        let txn = TxnInner::new(core, begin)?;
         if let Some(key) = &begin.lock_first {
             let guard = RollbackOnDrop(&txn);
             // Inside the gate, like any operation: it may be wounded while it waits.
@@ -225,7 +225,14 @@ impl TxnInner {
             self.hard_first.store(hard_first.0, Ordering::Relaxed);
             self.read_ts.store(view.ts().0, Ordering::Relaxed);
             let earlier = self.body.lock().view.replace(view);
-            drop(earlier);
+            self.end_views((earlier, None));
+        }
+    }
+
+    /// Ends what was registered so that its versions stay.
+    pub fn end_views(&self, (snapshot, _marks): (Option<OpenView>, Option<View>)) {
+        if let Some(view) = snapshot {
+            self.core.views.close(view);
         }
     }
 
@@ -402,7 +409,7 @@ impl TxnInner {
         let (owner, locked, placeholders, writes, reads) = {
             let mut body = self.body.lock();
             let writes = self.withdraw_all(&mut body);
-            drop(body.take_views());
+            self.end_views(body.take_views());
             body.seldom.iter_mut().for_each(|seldom| seldom.savepoints.clear());
             body.undone = true;
             let locked = std::mem::take(&mut body.locked);
@@ -533,6 +540,8 @@ impl TxnInner {
 
 impl Drop for TxnInner {
     fn drop(&mut self) {
+        let views = self.body.get_mut().take_views();
+        self.end_views(views);
         let Body { writes, reads, .. } = self.body.get_mut();
         if !writes.is_empty() {
             let_go(std::mem::take(writes));

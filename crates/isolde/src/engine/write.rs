@@ -182,7 +182,11 @@ impl TxnInner {
     ///
     /// # Errors
     /// Gives the change back where it must go the other way: it locks at once, or runs merge operators.
-    pub fn change_unlocked(self: &Arc<Self>, key: &[u8], mut change: Pending) -> std::result::Result<Result<()>, Pending> {
+    pub fn change_unlocked(
+        self: &Arc<Self>,
+        key: &[u8],
+        mut change: Pending,
+    ) -> std::result::Result<Result<()>, Pending> {
         if self.policy.writes == WriteTiming::AtOnce {
             return Err(change);
         }
@@ -270,7 +274,7 @@ impl TxnInner {
             if pending.merges() {
                 self.merges.store(true, Ordering::Relaxed);
             }
-            displaced = self.put(&mut body, Packed::copy(key).into_bytes(), pending, None).1;
+            displaced = self.put(&mut body, Key::copy_from_slice(key), pending, None).1;
             drop(body);
             let_go(displaced);
             return Ok(Entered::Done);
