@@ -260,8 +260,8 @@ impl<C: RecordCell> Record<C> {
 
     /// Loads what lies before and after the chain, and with it the cache lines of the chain.
     pub(crate) fn touch(&self) -> u64 {
-        let before = u64::from(self.queued.load(atomic::Ordering::Relaxed));
-        before ^ std::ptr::from_ref::<Shared>(&self.shared) as u64
+        let before = u64::from(self.queued.load(atomic::Ordering::Relaxed)) ^ u64::from(self.cell.is_sealed());
+        before ^ std::ptr::from_ref::<Shared>(&self.shared) as u64 ^ self.key.len() as u64
     }
 
     /// The chain, latched.
