@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use isolde_types::sync::atomic::{self, AtomicBool};
-use isolde_types::sync::{Arc, Mutex, MutexGuard};
+use isolde_types::sync::{Arc, BriefGuard, BriefMutex};
 use isolde_types::{Key, LogBody, RecordCell, Ts, TxnId, mutant};
 
 use crate::chain::{Chain, Garbage, InFlight, Removed, Size};
@@ -97,7 +97,7 @@ pub struct Record<C> {
     /// It waits for the sweeper.
     queued: AtomicBool,
     cell: C,
-    chain: Mutex<Chain>,
+    chain: BriefMutex<Chain>,
     shared: Arc<Shared>,
     key: Packed,
 }
@@ -118,7 +118,7 @@ impl<C: RecordCell> Record<C> {
             linked: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             cell: C::default(),
-            chain: Mutex::new(Chain::new()),
+            chain: BriefMutex::new(Chain::new()),
             shared: Arc::clone(shared),
             key: Packed::copy(key),
         }
@@ -265,7 +265,7 @@ impl<C: RecordCell> Record<C> {
     }
 
     /// The chain, latched.
-    pub(crate) fn latch(&self) -> MutexGuard<'_, Chain> {
+    pub(crate) fn latch(&self) -> BriefGuard<'_, Chain> {
         self.chain.lock()
     }
 

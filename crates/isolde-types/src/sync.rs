@@ -16,6 +16,30 @@ mod imp {
     pub use std::thread;
 
     pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub use spin::mutex::SpinMutexGuard as BriefGuard;
+
+    /// A latch that is held for a moment, and left by a plain store: half of what a [`Mutex`] costs that nobody
+    /// waits for. Whoever finds it held looks again, and does not park.
+    #[derive(Debug, Default)]
+    pub struct BriefMutex<T>(spin::mutex::SpinMutex<T>);
+
+    impl<T> BriefMutex<T> {
+        /// A latch around this.
+        pub fn new(value: T) -> Self {
+            BriefMutex(spin::mutex::SpinMutex::new(value))
+        }
+
+        /// Waits until it is free, and holds it.
+        #[inline]
+        pub fn lock(&self) -> BriefGuard<'_, T> {
+            self.0.try_lock().unwrap_or_else(|| self.wait())
+        }
+
+        #[cold]
+        fn wait(&self) -> BriefGuard<'_, T> {
+            super::spin_until(|| if self.0.is_locked() { None } else { self.0.try_lock() })
+        }
+    }
 
     /// The number of this thread, in the order in which threads ask first: for spreading them over shards.
     pub fn thread_number() -> usize {
@@ -39,7 +63,7 @@ mod imp {
 
     pub use backend::sync::atomic;
     pub use backend::sync::{Condvar, Mutex as CondvarMutex};
-    pub use backend::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+    pub use backend::sync::{MutexGuard, MutexGuard as BriefGuard, RwLockReadGuard, RwLockWriteGuard};
     pub use backend::thread;
 
     /// Lets another thread run: a model checker must not spin.
@@ -77,6 +101,8 @@ mod imp {
             self.0.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
     }
+
+    pub use Mutex as BriefMutex;
 
     /// A readers-writer latch with parking_lot's interface over the model checker's.
     #[derive(Debug, Default)]
