@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use isolde::step::{Op, Session};
-use isolde::{Builder, Cas, Db, Error, ErrorKind, Isolation, LockMode, Mode, Recorder, Savepoint, TxnId};
+use isolde::{Builder, Cas, Commit, Db, Error, ErrorKind, Isolation, LockMode, Mode, Recorder, Savepoint, TxnId};
 use isolde_history::explore::Begins;
 use isolde_history::model::{Event, History};
 use isolde_history::schedule::{Begin, Database, Failure, FailureClass, Operation, Output, Schedule, Setting, Swap};
@@ -131,22 +131,37 @@ impl Engine for Durable {
     }
 }
 
-/// An operation under way.
-type Running = Box<dyn FnMut(&mut Context<'_>) -> Poll<Result<Output, Error>>>;
+/// An operation under way, and what makes its answer the schedule's.
+enum Running {
+    Value(Op<Option<Bytes>>),
+    Unit(Op<()>),
+    Rows(Op<Vec<(Key, Bytes)>>),
+    Swap(Op<Cas>, Option<Bytes>),
+    Commit(Op<Commit>),
+    /// It ran when it was started.
+    Ran(Option<Result<Output, Error>>),
+}
 
 /// A database that is polled by hand, and records.
 struct Polled {
     db: Db,
     recorder: Option<Recorder>,
-    sessions: BTreeMap<usize, Session>,
-    running: BTreeMap<usize, Running>,
-    savepoints: BTreeMap<(usize, String), Savepoint>,
-    /// Who each transaction is to the database; known beyond its session, which a commit consumes.
-    ids: BTreeMap<usize, TxnId>,
-    /// What the schedule calls it.
-    names: BTreeMap<TxnId, String>,
+    /// By their numbers in the schedule.
+    txns: Vec<Txn>,
     /// Nobody reads the words of a failure.
     brief: bool,
+}
+
+/// A transaction of a schedule.
+#[derive(Default)]
+struct Txn {
+    session: Option<Session>,
+    running: Option<Running>,
+    savepoints: Vec<(String, Savepoint)>,
+    /// Who it is to the database; known beyond its session, which a commit consumes.
+    id: Option<TxnId>,
+    /// What the schedule calls it, where that is asked.
+    name: Option<String>,
 }
 
 /// Options of a database for schedules: their merge operators, over encoded values.
@@ -184,73 +199,93 @@ fn filled(builder: Builder, initial: &[(Key, Bytes)]) -> isolde::Result<Db> {
 impl Polled {
     fn on(db: Db) -> isolde::Result<Polled> {
         let recorder = Some(db.recorder()?);
-        let (sessions, running) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Polled {
-            db,
-            recorder,
-            sessions,
-            running,
-            savepoints: BTreeMap::new(),
-            ids: BTreeMap::new(),
-            names: BTreeMap::new(),
-            brief: false,
-        })
+        Ok(Polled { db, recorder, txns: Vec::new(), brief: false })
     }
 
-    fn run(&mut self, txn: usize, operation: &Operation<Bytes>) -> Running {
+    /// A transaction of the schedule, known from now on.
+    fn txn(&mut self, txn: usize) -> &mut Txn {
+        if txn >= self.txns.len() {
+            self.txns.resize_with(txn + 1, Txn::default);
+        }
+        &mut self.txns[txn]
+    }
+
+    /// What the schedule calls a transaction of the database.
+    fn name_of(&self, number: u64) -> Option<String> {
+        self.txns.iter().find(|txn| txn.id == Some(TxnId(number)))?.name.clone()
+    }
+}
+
+impl Txn {
+    fn run(&mut self, operation: &Operation<Bytes>) -> Running {
         if operation.ends() {
-            return self.end(txn, operation);
+            return self.end(operation);
         }
-        let Some(session) = self.sessions.get(&txn) else {
-            return ready(Err(Error::TransactionEnded));
+        let Some(session) = &self.session else {
+            return Running::of(Err(Error::TransactionEnded));
         };
         match operation {
-            Operation::Get(key) => running(session.get(key), |value| Output::Value(value.map(|v| decode(&v)))),
-            Operation::GetForUpdate(key) => {
-                running(session.get_for_update(key), |value| Output::Value(value.map(|v| decode(&v))))
-            }
-            Operation::Put(key, value) => running(session.put(key, encode(value)), done),
-            Operation::Insert(key, value) => running(session.insert(key, encode(value)), done),
-            Operation::Delete(key) => running(session.delete(key), done),
-            Operation::Scan(place) => running(session.scan(place.span()), |rows| {
-                Output::Rows(rows.into_iter().map(|(key, value)| (key, decode(&value))).collect())
-            }),
-            Operation::Increment(key, by) => running(session.increment(key, *by), done),
-            Operation::Merge { operator, key, value } => running(session.merge(operator, key, encode(value)), done),
+            Operation::Get(key) => Running::Value(session.get(key)),
+            Operation::GetForUpdate(key) => Running::Value(session.get_for_update(key)),
+            Operation::Put(key, value) => Running::Unit(session.put(key, encode(value))),
+            Operation::Insert(key, value) => Running::Unit(session.insert(key, encode(value))),
+            Operation::Delete(key) => Running::Unit(session.delete(key)),
+            Operation::Scan(place) => Running::Rows(session.scan(place.span())),
+            Operation::Increment(key, by) => Running::Unit(session.increment(key, *by)),
+            Operation::Merge { operator, key, value } => Running::Unit(session.merge(operator, key, encode(value))),
             Operation::CompareAndSet { key, old, new } => {
-                let expected = old.clone();
                 let (stored, new) = (old.as_ref().map(encode), new.as_ref().map(encode));
-                let op = session.compare_and_set(key, stored.as_deref(), new.as_deref());
-                running(op, move |cas| match cas {
-                    Cas::Swapped => Output::CompareAndSet { found: expected.clone(), swap: Swap::Done },
-                    Cas::Current(found) => {
-                        Output::CompareAndSet { found: found.map(|v| decode(&v)), swap: Swap::Refused }
-                    }
-                })
+                Running::Swap(session.compare_and_set(key, stored.as_deref(), new.as_deref()), old.clone())
             }
-            Operation::Lock(place) => running(session.lock(place.span(), LockMode::Exclusive), done),
+            Operation::Lock(place) => Running::Unit(session.lock(place.span(), LockMode::Exclusive)),
             Operation::Savepoint(name) => {
-                self.savepoints.insert((txn, name.clone()), session.savepoint());
-                ready(Ok(Output::Done))
+                let savepoint = session.savepoint();
+                self.savepoints.retain(|(known, _)| known != name);
+                self.savepoints.push((name.clone(), savepoint));
+                Running::of(Ok(Output::Done))
             }
-            Operation::RollbackTo(name) => match self.savepoints.get(&(txn, name.clone())) {
-                Some(savepoint) => running(session.rollback_to(*savepoint), done),
-                None => ready(Err(Error::SavepointGone)),
+            Operation::RollbackTo(name) => match self.savepoints.iter().find(|(known, _)| known == name) {
+                Some((_, savepoint)) => Running::Unit(session.rollback_to(*savepoint)),
+                None => Running::of(Err(Error::SavepointGone)),
             },
-            Operation::Commit | Operation::Rollback => ready(Err(Error::TransactionEnded)),
+            Operation::Commit | Operation::Rollback => Running::of(Err(Error::TransactionEnded)),
         }
     }
 
-    fn end(&mut self, txn: usize, operation: &Operation<Bytes>) -> Running {
-        let Some(session) = self.sessions.remove(&txn) else {
-            return ready(Err(Error::TransactionEnded));
+    fn end(&mut self, operation: &Operation<Bytes>) -> Running {
+        let Some(session) = self.session.take() else {
+            return Running::of(Err(Error::TransactionEnded));
         };
         match operation {
-            Operation::Commit => running(session.commit(), |_| Output::Done),
+            Operation::Commit => Running::Commit(session.commit()),
             _ => {
                 session.rollback();
-                ready(Ok(Output::Done))
+                Running::of(Ok(Output::Done))
             }
+        }
+    }
+}
+
+impl Running {
+    fn of(outcome: Result<Output, Error>) -> Running {
+        Running::Ran(Some(outcome))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Output, Error>> {
+        match self {
+            Running::Value(op) => op.poll(cx).map_ok(|value| Output::Value(value.map(|value| decode(&value)))),
+            Running::Unit(op) => op.poll(cx).map_ok(|()| Output::Done),
+            Running::Rows(op) => op
+                .poll(cx)
+                .map_ok(|rows| Output::Rows(rows.into_iter().map(|(key, value)| (key, decode(&value))).collect())),
+            Running::Swap(op, expected) => op.poll(cx).map_ok(|cas| match cas {
+                Cas::Swapped => Output::CompareAndSet { found: expected.clone(), swap: Swap::Done },
+                Cas::Current(found) => {
+                    Output::CompareAndSet { found: found.map(|value| decode(&value)), swap: Swap::Refused }
+                }
+            }),
+            Running::Commit(op) => op.poll(cx).map_ok(|_| Output::Done),
+            Running::Ran(outcome) => Poll::Ready(outcome.take().unwrap_or(Err(Error::TransactionEnded))),
         }
     }
 }
@@ -263,9 +298,10 @@ impl Database for Polled {
             Poll::Ready(session) => {
                 let session =
                     session.map_err(|error| Failure { message: error.to_string(), ..failure(&error, Ends::Always) })?;
-                self.ids.insert(txn, session.id());
-                self.names.insert(session.id(), begin.name.to_owned());
-                self.sessions.insert(txn, session);
+                let name = (!self.brief).then(|| begin.name.to_owned());
+                let begun = self.txn(txn);
+                (begun.id, begun.name) = (Some(session.id()), name);
+                begun.session = Some(session);
                 Ok(())
             }
             Poll::Pending => Err(refused("a begin waits")),
@@ -273,24 +309,24 @@ impl Database for Polled {
     }
 
     fn start(&mut self, txn: usize, operation: &Operation<Bytes>) {
-        let running = self.run(txn, operation);
-        self.running.insert(txn, running);
+        let txn = self.txn(txn);
+        txn.running = Some(txn.run(operation));
     }
 
     fn poll(&mut self, txn: usize, cx: &mut Context<'_>) -> Poll<Result<Output, Failure>> {
-        let Some(running) = self.running.get_mut(&txn) else {
+        let polled = self.txn(txn);
+        let Some(running) = &mut polled.running else {
             return Poll::Ready(Err(refused("nothing was started")));
         };
-        let Poll::Ready(outcome) = running(cx) else { return Poll::Pending };
-        self.running.remove(&txn);
-        let ends = if self.sessions.contains_key(&txn) { Ends::ByKind } else { Ends::Always };
+        let Poll::Ready(outcome) = running.poll(cx) else { return Poll::Pending };
+        polled.running = None;
+        let ends = if polled.session.is_some() { Ends::ByKind } else { Ends::Always };
         Poll::Ready(outcome.map_err(|error| {
             let failure = failure(&error, ends);
             if self.brief {
                 return failure;
             }
-            let name_of = |number| self.names.get(&TxnId(number)).cloned();
-            Failure { message: in_names(&error.to_string(), name_of), ..failure }
+            Failure { message: in_names(&error.to_string(), |number| self.name_of(number)), ..failure }
         }))
     }
 
@@ -299,7 +335,7 @@ impl Database for Polled {
     }
 
     fn waits_for(&mut self, txn: usize) -> Option<String> {
-        let id = *self.ids.get(&txn)?;
+        let id = self.txn(txn).id?;
         let waits = self.db.waits_for();
         let row = waits.rows.iter().find(|row| row.waiter == id)?;
         let who = row.blocker.label.as_deref()?;
@@ -309,8 +345,9 @@ impl Database for Polled {
     }
 
     fn history(&mut self) -> History {
-        self.running.clear();
-        self.sessions.clear();
+        // Whoever waits leaves his queue before anybody is rolled back.
+        self.txns.iter_mut().for_each(|txn| txn.running = None);
+        self.txns.clear();
         let mut history = self.recorder.take().map(Recorder::finish).unwrap_or_default();
         history.initial.iter_mut().for_each(|(_, value)| *value = decode(value));
         history.events.iter_mut().for_each(decode_event);
@@ -325,19 +362,6 @@ impl Database for Polled {
     fn complaints(&mut self) -> Vec<String> {
         self.db.check().err().into_iter().collect()
     }
-}
-
-fn running<T: 'static>(mut op: Op<T>, output: impl Fn(T) -> Output + 'static) -> Running {
-    Box::new(move |cx| op.poll(cx).map(|outcome| outcome.map(&output)))
-}
-
-fn ready(outcome: Result<Output, Error>) -> Running {
-    let mut outcome = Some(outcome);
-    Box::new(move |_| Poll::Ready(outcome.take().unwrap_or(Err(Error::TransactionEnded))))
-}
-
-fn done((): ()) -> Output {
-    Output::Done
 }
 
 /// Whether a failure ended its transaction.
@@ -369,19 +393,39 @@ const WORD: &[u8] = b"a word = ";
 pub(crate) fn encode(value: &Bytes) -> Bytes {
     let text = std::str::from_utf8(value).unwrap_or_default();
     match text.parse::<i64>() {
-        Ok(number) if number.to_string() == text => Bytes::copy_from_slice(&number.to_be_bytes()),
+        Ok(number) if is_as_printed(text) => Bytes::copy_from_slice(&number.to_be_bytes()),
         _ => [WORD, value].concat().into(),
     }
+}
+
+/// Whether the text of a number is the one that it is printed as.
+fn is_as_printed(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text == "0" || digits.starts_with(|first: char| ('1'..='9').contains(&first))
 }
 
 /// A stored value as schedules write it.
 pub(crate) fn decode(stored: &Bytes) -> Bytes {
     match stored.strip_prefix(WORD) {
         Some(word) => Bytes::copy_from_slice(word),
-        _ => stored[..]
-            .try_into()
-            .map_or_else(|_| stored.clone(), |counter| Bytes::from(i64::from_be_bytes(counter).to_string())),
+        _ => stored[..].try_into().map_or_else(|_| stored.clone(), |counter| decimal(i64::from_be_bytes(counter))),
     }
+}
+
+/// A number in digits. By hand: a run decodes some thirty of them.
+fn decimal(number: i64) -> Bytes {
+    const LONGEST: usize = "-9223372036854775808".len();
+    let (mut text, mut start, mut left) = ([b'-'; LONGEST], LONGEST, number.unsigned_abs());
+    loop {
+        start -= 1;
+        text[start] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    start -= usize::from(number < 0);
+    Bytes::copy_from_slice(&text[start..])
 }
 
 fn decode_event(event: &mut Event) {
@@ -400,11 +444,28 @@ mod tests {
 
     #[test]
     fn values_come_back_as_they_went_in() {
-        for word in ["", "0", "-7", "007", "abcdefgh", "9223372036854775807", "9223372036854775808", "x"] {
+        for word in [
+            "",
+            "0",
+            "-7",
+            "007",
+            "abcdefgh",
+            "9223372036854775807",
+            "9223372036854775808",
+            "x",
+            "-0",
+            "+1",
+            "--1",
+            "-",
+        ] {
             let value = Bytes::from(word);
             assert_eq!(decode(&encode(&value)), value, "{word}");
         }
-        assert_eq!(encode(&Bytes::from("5")).len(), size_of::<i64>());
+        for number in [0, 7, 10, 99, -1, -10, i64::MAX, i64::MIN] {
+            let value = Bytes::from(number.to_string());
+            assert_eq!(encode(&value), number.to_be_bytes()[..], "{number}");
+            assert_eq!(decode(&encode(&value)), value, "{number}");
+        }
         assert_eq!(encode(&Bytes::new()).len(), WORD.len());
     }
 }

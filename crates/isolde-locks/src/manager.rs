@@ -83,6 +83,7 @@ pub(crate) struct Graph<H> {
 
 /// What is to be done once the graph mutex was left.
 #[must_use]
+#[derive(Default)]
 struct Aftermath {
     wakers: Vec<Waker>,
     wounds: Vec<(Weak<dyn OnWound>, TxnId)>,
@@ -90,7 +91,14 @@ struct Aftermath {
 
 impl Aftermath {
     /// Wakes and tells. A panic there is somebody else's, and stops nothing here.
+    #[inline]
     fn perform(self) {
+        if !(self.wakers.is_empty() && self.wounds.is_empty()) {
+            self.wake_and_tell();
+        }
+    }
+
+    fn wake_and_tell(self) {
         for waker in self.wakers {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
@@ -170,7 +178,9 @@ impl<H: Handle> LockManager<H> {
 
     fn know(&self, graph: &mut Graph<H>, owner: &Owner<H>) {
         owner.in_table.store(true, SeqCst);
-        graph.table.enter(owner.id, &Party { age: owner.age, label: owner.label.clone() });
+        if !graph.table.knows(owner.id) {
+            graph.table.enter(owner.id, &Party { age: owner.age, label: owner.label.clone() });
+        }
     }
 
     /// Makes the word FAT and the table know its holder.
@@ -364,6 +374,9 @@ impl<H: Handle> LockManager<H> {
 
     /// Takes from the effects what is to be done outside of the graph mutex.
     fn settle(&self, graph: &mut Graph<H>, effects: Effects) -> Aftermath {
+        if effects.is_empty() {
+            return Aftermath::default();
+        }
         let wakers = effects.wakes.iter().filter_map(|ticket| graph.wakers.remove(ticket)).collect();
         let wounds = effects.wounds.into_iter().filter_map(|(txn, by)| {
             let owner = self.find_owner(txn)?;

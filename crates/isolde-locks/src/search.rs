@@ -60,7 +60,7 @@ impl Table {
     /// cycle: the usual case at a hot key.
     fn may_be_waited_for(&self, txn: TxnId) -> bool {
         let Some(entry) = self.txns.get(&txn) else { return false };
-        if entry.waits.is_empty() {
+        if entry.waits.is_empty() || !self.somebody_else_waits(txn) {
             return false;
         }
         entry.waits.len() > 1
@@ -68,6 +68,11 @@ impl Table {
             || self.has_spans()
             || self.is_upgrade(entry.waits[0])
             || self.holds_what_others_want(txn)
+    }
+
+    /// A circle has two members at least, and all of them wait.
+    fn somebody_else_waits(&self, txn: TxnId) -> bool {
+        self.requests.values().any(|request| request.txn != txn && request.is_waiting())
     }
 
     fn is_upgrade(&self, ticket: Ticket) -> bool {

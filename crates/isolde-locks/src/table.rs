@@ -21,7 +21,7 @@ mod holding;
 mod parts;
 mod policies;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::ops::{Bound, ControlFlow};
 
 use foldhash::fast::RandomState;
@@ -71,11 +71,17 @@ impl Table {
         }
     }
 
+    /// Whether a transaction is known.
+    #[must_use]
+    pub fn knows(&self, txn: TxnId) -> bool {
+        self.txns.contains_key(&txn)
+    }
+
     /// Makes a transaction known. Idempotent.
     pub fn enter(&mut self, txn: TxnId, party: &Party) {
         self.txns.entry(txn).or_insert_with(|| TxnEntry {
             party: party.clone(),
-            held: HashSet::default(),
+            held: BTreeSet::new(),
             waits: SmallVec::new(),
             wounded: false,
         });
@@ -383,13 +389,12 @@ impl Table {
     }
 
     /// The queues of the keys that a target is, or holds.
-    pub(crate) fn queues(&self, target: &Target) -> impl Iterator<Item = &Queue> + Clone {
-        let (one, many) = match target {
-            Target::Key(key) => (self.keys.get(key), None),
-            Target::Span(span) if span.is_empty() => (None, None),
-            Target::Span(span) => (None, Some(self.keys.range::<[u8], _>(bounds(span)).map(|(_, queue)| queue))),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
+    pub(crate) fn queues(&self, target: &Target) -> Queues<'_> {
+        match target {
+            Target::Key(key) => Queues::One(self.keys.get(key)),
+            Target::Span(span) if span.is_empty() => Queues::One(None),
+            Target::Span(span) => Queues::Within(self.keys.range::<[u8], _>(bounds(span))),
+        }
     }
 
     fn enqueue(&mut self, txn: TxnId, target: Target, mode: LockMode, turn: Turn) -> (Answer, Effects) {
@@ -446,7 +451,10 @@ impl Table {
     /// What a transaction got may let its other waits through: it no longer waits for those who now
     /// wait for it.
     fn pump_own(&mut self, txn: TxnId) -> Effects {
-        let waits = self.txns.get(&txn).map(|entry| entry.waits.clone()).unwrap_or_default();
+        let waits = self.txns.get(&txn).map_or(&[][..], |entry| entry.waits.as_slice());
+        if waits.is_empty() {
+            return Effects::default();
+        }
         let targets = waits.iter().filter_map(|ticket| Some(self.requests.get(ticket)?.target.clone())).collect();
         self.pump_all(targets)
     }
@@ -458,6 +466,24 @@ pub(crate) struct RawBlocker {
     pub txn: TxnId,
     pub mode: LockMode,
     pub kind: EdgeKind,
+}
+
+/// The queues of a key, or of the keys in a span.
+#[derive(Clone)]
+pub(crate) enum Queues<'t> {
+    One(Option<&'t Queue>),
+    Within(btree_map::Range<'t, Key, Queue>),
+}
+
+impl<'t> Iterator for Queues<'t> {
+    type Item = &'t Queue;
+
+    fn next(&mut self) -> Option<&'t Queue> {
+        match self {
+            Queues::One(queue) => queue.take(),
+            Queues::Within(queues) => queues.next().map(|(_, queue)| queue),
+        }
+    }
 }
 
 /// Who is on a key.

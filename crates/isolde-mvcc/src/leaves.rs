@@ -167,7 +167,15 @@ impl<C: RecordCell> Leaves<C> {
 
     /// The leaf whose fence is the last within the bound.
     fn at_fence(&self, bound: Bound<&[u8]>) -> Arc<Leaf<C>> {
-        self.fences.last_below(bound).unwrap_or_else(|| Arc::clone(&self.first))
+        let fenced = || self.fences.last_below(bound).unwrap_or_else(|| Arc::clone(&self.first));
+        self.only_leaf().unwrap_or_else(fenced)
+    }
+
+    /// The first leaf, if there seems to be no other: a small database has no fences to look at, and whoever
+    /// lands left of his key walks right.
+    fn only_leaf(&self) -> Option<Arc<Leaf<C>>> {
+        // Relaxed: a hint.
+        (self.room.load(Ordering::Relaxed) == LEAF_RECORDS).then(|| Arc::clone(&self.first))
     }
 
     // --- linking -----------------------------------------------------------------------------------
@@ -308,7 +316,10 @@ impl<C: RecordCell> Leaves<C> {
         edge: &Edge,
         visit: impl FnOnce(&Arc<Leaf<C>>, &RwLockReadGuard<'_, Inside<C>>) -> R,
     ) -> R {
-        let from_fences = || self.at_fence(Bound::Included(&edge.key()[..]));
+        let from_fences = || match self.only_leaf() {
+            Some(only) => only,
+            None => self.at_fence(Bound::Included(&edge.key()[..])),
+        };
         let mut leaf = hint.unwrap_or_else(from_fences);
         loop {
             let inside = leaf.inside.read();

@@ -84,7 +84,8 @@ impl fmt::Debug for Span {
 }
 
 /// The smallest key after `key`: `key` followed by a zero byte.
-fn successor(key: &[u8]) -> Key {
+#[must_use]
+pub fn successor(key: &[u8]) -> Key {
     let mut next = Vec::with_capacity(key.len() + 1);
     next.extend_from_slice(key);
     next.push(0);

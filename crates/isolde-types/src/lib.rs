@@ -22,6 +22,6 @@ pub use anomaly::Anomaly;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use durable::{Durable, LogBody, Places};
 pub use ids::{Ts, TxnId};
-pub use key::{Key, KeyRange, Span, escape_key, prefix};
+pub use key::{Key, KeyRange, Span, escape_key, prefix, successor};
 pub use level::{Guarantees, Isolation, Mode, ParseLevelError};
 pub use lock::{LockMode, RecordCell};

@@ -13,13 +13,32 @@ pub(super) const KEPT: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written(pub Vec<u8>);
 
+/// From here on a number is written as this byte and all of its own; a smaller one is one byte.
+const LONG: u8 = u8::MAX;
+
+impl Written {
+    /// A number, most of which are small: so that a thing is written, hashed and compared in fewer bytes.
+    #[inline]
+    fn number(&mut self, number: u64) {
+        match u8::try_from(number) {
+            Ok(small) if small < LONG => self.0.push(small),
+            _ => self.long(number),
+        }
+    }
+
+    #[cold]
+    fn long(&mut self, number: u64) {
+        self.0.push(LONG);
+        self.0.extend_from_slice(&number.to_ne_bytes());
+    }
+}
+
 impl Hasher for Written {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    // The rest is what `write` would come to, but of lengths that are known: a few instructions instead of a copy.
     #[inline]
     fn write_u8(&mut self, byte: u8) {
         self.0.push(byte);
@@ -27,17 +46,18 @@ impl Hasher for Written {
 
     #[inline]
     fn write_u64(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_ne_bytes());
+        self.number(number);
     }
 
     #[inline]
     fn write_usize(&mut self, number: usize) {
-        self.0.extend_from_slice(&number.to_ne_bytes());
+        self.number(number as u64);
     }
 
+    // What derives write of variants: small and not negative.
     #[inline]
     fn write_isize(&mut self, number: isize) {
-        self.0.extend_from_slice(&number.to_ne_bytes());
+        self.number(number as u64);
     }
 
     fn finish(&self) -> u64 {

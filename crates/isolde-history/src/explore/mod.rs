@@ -317,7 +317,7 @@ fn descend(
     let setting = Setting { isolation: Isolation::Serializable, mode: Mode::Optimistic };
     let mut driver = Driver::new(database, names, setting).incurious();
     for txn in (0..names.len()).filter(|txn| options.begins[*txn] == Begins::First) {
-        driver.issue(txn, &Action::Begin(programs.programs[txn].begin))?;
+        driver.issue_owned(txn, Action::Begin(programs.programs[txn].begin))?;
     }
     let mut places: Places = [0; MAX_TXNS];
     let mut depth = 0;
@@ -333,7 +333,7 @@ fn descend(
         }
         let txn = way.points[depth].chosen;
         if let Some(action) = programs.action(txn, places[txn], options.begins[txn]) {
-            driver.issue(txn, &action)?;
+            driver.issue_owned(txn, action)?;
         }
         places[txn] += 1;
         depth += 1;
@@ -359,7 +359,7 @@ fn run_again(programs: &Programs, driver: &mut Driver<'_>, again: &mut Vec<usize
     again.extend((0..programs.programs.len()).filter(aborted));
     for &txn in &*again {
         let number = driver.add(&again_name(&programs.programs[txn].name));
-        programs.actions(txn).try_for_each(|action| driver.issue(number, &action))?;
+        programs.actions(txn).try_for_each(|action| driver.issue_owned(number, action))?;
     }
     Ok(())
 }

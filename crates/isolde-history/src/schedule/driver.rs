@@ -14,7 +14,7 @@
 //! Which step comes next is not the driver's business: [`replay`](super::replay()) takes file order;
 //! an explorer may take any order of the transactions for which [`Driver::is_ready`] holds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
@@ -112,7 +112,6 @@ struct Txn {
     current: Option<usize>,
     /// Steps issued while another was blocked.
     waiting: VecDeque<usize>,
-    last_read: BTreeMap<Key, Option<Bytes>>,
     waker: Waker,
 }
 
@@ -165,8 +164,13 @@ impl<'d> Driver<'d> {
     /// # Errors
     /// When a value cannot be worked out, such as `$x+1` where x holds no number.
     pub fn issue(&mut self, txn: usize, action: &Action) -> Result<(), ReplayError> {
+        self.issue_owned(txn, action.clone())
+    }
+
+    /// The same.
+    pub(crate) fn issue_owned(&mut self, txn: usize, action: Action) -> Result<(), ReplayError> {
         if !self.txns[txn].began && !matches!(action, Action::Begin(_)) {
-            self.issue(txn, &Action::Begin(super::BeginWords::default()))?;
+            self.issue_owned(txn, Action::Begin(super::BeginWords::default()))?;
         }
         self.txns[txn].began = true;
         let step = self.push(txn, action);
@@ -209,11 +213,11 @@ impl<'d> Driver<'d> {
         Replay { steps, txns, history, final_state, complaints: database.complaints() }
     }
 
-    fn push(&mut self, txn: usize, action: &Action) -> usize {
+    fn push(&mut self, txn: usize, action: Action) -> usize {
         self.steps.push(StepReport {
             n: self.steps.len() + 1,
             txn,
-            action: action.clone(),
+            action,
             outcome: StepOutcome::Skipped,
             output: None,
             resumed_after: None,
@@ -252,7 +256,7 @@ impl<'d> Driver<'d> {
         self.steps[step].outcome = StepOutcome::Ok;
         let operation = match &self.steps[step].action {
             Action::Begin(_) => return Ok(self.begin(txn, step)),
-            Action::Do(operation) => operation.try_map(|value| self.txns[txn].value(value)),
+            Action::Do(operation) => operation.try_map(|value| self.value(txn, value)),
         };
         let operation = operation.map_err(|message| self.value_error(step, message))?;
         self.database.start(txn, &operation);
@@ -281,8 +285,8 @@ impl<'d> Driver<'d> {
 
     /// Polls the operation under way; says whether it ended.
     fn poll(&mut self, txn: usize, step: usize) -> bool {
-        let waker = self.txns[txn].waker.clone();
-        let Poll::Ready(result) = self.database.poll(txn, &mut Context::from_waker(&waker)) else { return false };
+        let mut cx = Context::from_waker(&self.txns[txn].waker);
+        let Poll::Ready(result) = self.database.poll(txn, &mut cx) else { return false };
         self.end_step(txn, step, result);
         true
     }
@@ -296,7 +300,7 @@ impl<'d> Driver<'d> {
         report.resumed_after = (report.n != latest).then_some(latest);
         match result {
             Ok(output) => {
-                self.txns[txn].succeeded(&report.action, &output);
+                self.txns[txn].succeeded(&report.action);
                 report.output = Some(output);
             }
             Err(failure) => {
@@ -319,9 +323,45 @@ impl<'d> Driver<'d> {
         self.moment
     }
 
+    /// The bytes of a value; a key that was not there counts as 0.
+    fn value(&self, txn: usize, value: &Value) -> Result<Bytes, String> {
+        let (key, plus) = match value {
+            Value::Word(word) => return Ok(word.clone()),
+            Value::LastRead { key, plus } => (key, *plus),
+        };
+        let read = self.last_read(txn, key).unwrap_or_else(|| Bytes::from_static(b"0"));
+        if plus == 0 {
+            return Ok(read);
+        }
+        let number = text(&read).parse::<i64>();
+        let number = number.map_err(|_| format!("{} holds `{}`, which is no number", text(key), text(&read)))?;
+        let sum = number.checked_add(plus).ok_or_else(|| format!("{} is too large", text(key)))?;
+        Ok(Bytes::from(sum.to_string()))
+    }
+
+    /// What a transaction last read from a key. Its steps ran in the order in which they were issued.
+    fn last_read(&self, txn: usize, key: &Key) -> Option<Bytes> {
+        let steps = self.steps.iter().rev().filter(|step| step.txn == txn);
+        let mut reads = steps.filter_map(|step| read_from(step, key));
+        reads.next().flatten()
+    }
+
     fn value_error(&self, step: usize, message: String) -> ReplayError {
         let StepReport { n, txn, action, .. } = &self.steps[step];
         ReplayError::Value { n: *n, step: format!("{}: {action}", self.txns[*txn].report.name), message }
+    }
+}
+
+/// What a step read from a key, if it read it.
+fn read_from(step: &StepReport, key: &Key) -> Option<Option<Bytes>> {
+    match (&step.action, step.output.as_ref()?) {
+        (Action::Do(Operation::Get(read) | Operation::GetForUpdate(read)), Output::Value(value)) if read == key => {
+            Some(value.clone())
+        }
+        (Action::Do(Operation::Scan(place)), Output::Rows(rows)) if place.span().contains(key) => {
+            Some(rows.iter().find(|(row, _)| row == key).map(|(_, value)| value.clone()))
+        }
+        _ => None,
     }
 }
 
@@ -333,40 +373,15 @@ impl Txn {
             began: false,
             current: None,
             waiting: VecDeque::new(),
-            last_read: BTreeMap::new(),
             waker: Waker::from(Arc::new(WakeTxn { txn, woken: woken.clone() })),
         }
     }
 
-    fn succeeded(&mut self, action: &Action, output: &Output) {
-        match (action, output) {
-            (Action::Do(Operation::Commit), _) => self.report.outcome = TxnOutcome::Committed,
-            (Action::Do(Operation::Rollback), _) => self.report.outcome = TxnOutcome::RolledBack,
-            (Action::Do(Operation::Get(key) | Operation::GetForUpdate(key)), Output::Value(value)) => {
-                self.last_read.insert(key.clone(), value.clone());
-            }
-            (Action::Do(Operation::Scan(place)), Output::Rows(rows)) => {
-                let span = place.span();
-                self.last_read.retain(|key, _| !span.contains(key));
-                self.last_read.extend(rows.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));
-            }
-            _ => {}
+    fn succeeded(&mut self, action: &Action) {
+        match action {
+            Action::Do(Operation::Commit) => self.report.outcome = TxnOutcome::Committed,
+            Action::Do(Operation::Rollback) => self.report.outcome = TxnOutcome::RolledBack,
+            Action::Do(_) | Action::Begin(_) => {}
         }
-    }
-
-    /// The bytes of a value; a key that was not there counts as 0.
-    fn value(&self, value: &Value) -> Result<Bytes, String> {
-        let (key, plus) = match value {
-            Value::Word(word) => return Ok(word.clone()),
-            Value::LastRead { key, plus } => (key, *plus),
-        };
-        let read = self.last_read.get(key).cloned().flatten().unwrap_or_else(|| Bytes::from_static(b"0"));
-        if plus == 0 {
-            return Ok(read);
-        }
-        let number = text(&read).parse::<i64>();
-        let number = number.map_err(|_| format!("{} holds `{}`, which is no number", text(key), text(&read)))?;
-        let sum = number.checked_add(plus).ok_or_else(|| format!("{} is too large", text(key)))?;
-        Ok(Bytes::from(sum.to_string()))
     }
 }

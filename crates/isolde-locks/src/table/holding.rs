@@ -5,6 +5,9 @@ use smallvec::SmallVec;
 
 use super::{Effects, Holder, Refusal, State, Table, Target, Ticket, Turn};
 
+/// How many waiters are listed without an allocation.
+const FEW: usize = 4;
+
 impl Table {
     pub(super) fn strengthen(&mut self, txn: TxnId, target: &Target, change: impl FnOnce(&mut Holder)) {
         if let Some(holder) = self.holder_mut(txn, target) {
@@ -63,13 +66,13 @@ impl Table {
     }
 
     /// Waiting requests that a change of the target may let through, in turn.
-    pub(super) fn waiters_on(&self, target: &Target) -> Vec<Ticket> {
+    pub(super) fn waiters_on(&self, target: &Target) -> SmallVec<[Ticket; FEW]> {
         if let (Target::Key(key), true) = (target, self.span_waiters.is_empty()) {
-            let queue = self.keys.get(key);
-            return queue.map_or_else(Vec::new, |queue| queue.waiters.iter().map(|(_, ticket)| *ticket).collect());
+            let waiters = self.keys.get(key).map_or(&[][..], |queue| queue.waiters.as_slice());
+            return waiters.iter().map(|(_, ticket)| *ticket).collect();
         }
         let in_queues = self.queues(target).flat_map(|queue| queue.waiters.iter());
-        let mut waiters: Vec<(Turn, Ticket)> = in_queues
+        let mut waiters: SmallVec<[(Turn, Ticket); FEW]> = in_queues
             .chain(&self.span_waiters)
             .filter(|(_, ticket)| self.requests.get(ticket).is_some_and(|r| r.target.overlaps(target)))
             .copied()

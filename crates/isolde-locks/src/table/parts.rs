@@ -1,9 +1,8 @@
 //! What the table is made of: targets, tickets, answers, holders and queues.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashSet;
 use isolde_types::sync::Arc;
 use isolde_types::{Key, LockMode, Span, TxnId, escape_key};
 use smallvec::SmallVec;
@@ -102,7 +101,22 @@ pub struct Effects {
 }
 
 impl Effects {
-    pub(crate) fn and(mut self, other: Effects) -> Effects {
+    /// Most calls do nothing to anybody.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wakes.is_empty() && self.wounds.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn and(self, other: Effects) -> Effects {
+        match (self.is_empty(), other.is_empty()) {
+            (_, true) => self,
+            (true, false) => other,
+            (false, false) => self.then(other),
+        }
+    }
+
+    fn then(mut self, other: Effects) -> Effects {
         self.wakes.extend(other.wakes);
         self.wounds.extend(other.wounds);
         self
@@ -120,7 +134,7 @@ pub struct Party {
 
 pub(crate) struct TxnEntry {
     pub(super) party: Party,
-    pub(super) held: HashSet<Target, RandomState>,
+    pub(super) held: BTreeSet<Target>,
     pub(crate) waits: SmallVec<[Ticket; 2]>,
     pub(super) wounded: bool,
 }
@@ -151,6 +165,12 @@ pub(crate) struct Request {
     pub mode: LockMode,
     pub turn: Turn,
     pub(super) state: State,
+}
+
+impl Request {
+    pub fn is_waiting(&self) -> bool {
+        self.state == State::Waiting
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use isolde_locks::{LockCell, Purpose};
 use isolde_mvcc::{Found, FoundVersion, ReadAt, Rows, View};
 use isolde_types::sync::{Arc, Mutex};
-use isolde_types::{Key, LockMode, Span, Ts, mutant};
+use isolde_types::{Key, LockMode, Span, Ts, mutant, successor};
 
 use super::certify::Coverage;
 use super::read::Intent;
@@ -368,7 +368,7 @@ impl ScanCore {
         let leaf = fetch_leaf(&self.txn, &mut peek, end).unwrap_or_default();
         match (leaf.last(), end) {
             (None, _) => rest.clone(),
-            (Some(last), End::Front) => Span::new(rest.start.clone(), Span::point(last.0.key()).end),
+            (Some(last), End::Front) => Span::new(rest.start.clone(), Some(successor(last.0.key()))),
             (Some(first), End::Back) => Span::new(first.0.key().clone(), rest.end.clone()),
         }
     }
@@ -534,8 +534,8 @@ impl ScanCore {
         let (piece, left) = match (key, end) {
             (None, _) => (self.told.clone(), Span::new(start.clone(), Some(start))),
             (Some(key), End::Front) => {
-                let bound = Span::point(key).end;
-                (Span::new(start, bound.clone()), Span::new(bound.unwrap_or_default(), stop))
+                let bound = successor(key);
+                (Span::new(start, Some(bound.clone())), Span::new(bound, stop))
             }
             (Some(key), End::Back) => (Span::new(key.clone(), stop), Span::new(start, Some(key.clone()))),
         };
