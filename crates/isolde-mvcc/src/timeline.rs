@@ -168,18 +168,23 @@ impl Timeline {
     }
 
     /// Orders and commits in one visit, for a transaction that has nothing to certify.
-    pub fn commit_at_once(&self, status: &Status, body: Option<LogBody>) -> (Ts, Wakers) {
+    pub fn commit_at_once(&self, status: &Status, mut body: Option<LogBody>) -> (Ts, Wakers) {
         assert_eq!(status.state(), State::Active, "I1: a transaction is ordered once");
-        self.commit_finished(body, |ts| status.set(State::Committed(ts)))
+        self.commit_finished(&mut body, |ts| status.set(State::Committed(ts)))
     }
 
     /// The same; `flips` makes all that was written committed, or the caller keeps everybody away from it until that
-    /// is done.
-    pub(crate) fn commit_finished(&self, body: Option<LogBody>, flips: impl FnOnce(Ts)) -> (Ts, Wakers) {
+    /// is done. What is left of `body` is memory.
+    pub(crate) fn commit_finished(&self, body: &mut Option<LogBody>, flips: impl FnOnce(Ts)) -> (Ts, Wakers) {
         let mut sequencer = self.sequencer.lock();
         let ts = sequencer.next();
         flips(ts);
-        sequencer.open.push_back(Progress { finished: true, body });
+        if sequencer.open.is_empty() {
+            // It is the whole prefix, as nearly always.
+            let hard = self.publish(ts, &mut body.iter_mut().map(|body| (ts, body)));
+            return (ts, sequencer.woken(ts, hard));
+        }
+        sequencer.open.push_back(Progress { finished: true, body: body.take() });
         (ts, self.advance(&mut sequencer))
     }
 
@@ -218,25 +223,29 @@ impl Timeline {
         if count == 0 {
             return Wakers::default();
         }
-        let visible = Ts(visible.0 + count as u64);
-        // Release: everything that the prefix wrote happened before (I2).
-        let publish = || self.visible.store(visible.0, Ordering::Release);
-        let Some(log) = &self.log else {
-            sequencer.open.drain(..count);
-            publish();
-            return sequencer.woken(visible);
-        };
-        let first = visible.0 - count as u64 + 1;
-        let places = sequencer.open.drain(..count).zip(first..);
-        let mut records = places.filter_map(|(progress, ts)| Some((Ts(ts), progress.body?)));
-        let hard = log.give(&mut records, &mut || {
-            publish();
+        let (first, visible) = (visible.next(), Ts(visible.0 + count as u64));
+        let places = sequencer.open.iter_mut().take(count).zip(first.0..);
+        let hard =
+            self.publish(visible, &mut places.filter_map(|(progress, ts)| Some((Ts(ts), progress.body.as_mut()?))));
+        sequencer.open.drain(..count);
+        sequencer.woken(visible, hard)
+    }
+
+    /// Makes everything up to `visible` visible, and gives the records of it their places in the log. Gives wakers of
+    /// those who wait for the log.
+    fn publish<'b>(&self, visible: Ts, records: &mut dyn Iterator<Item = (Ts, &'b mut LogBody)>) -> Vec<Waker> {
+        let mut publish = || {
+            // Release: everything that the prefix wrote happened before (I2).
+            self.visible.store(visible.0, Ordering::Release);
             visible
-        });
-        drop(records);
-        let mut wakers = sequencer.woken(visible);
-        wakers.0.extend(hard);
-        wakers
+        };
+        match &self.log {
+            Some(log) => log.give(records, &mut publish),
+            None => {
+                publish();
+                Vec::new()
+            }
+        }
     }
 }
 
@@ -271,11 +280,12 @@ impl Sequencer {
         if outcome == Outcome::Aborted { progress.body.take() } else { None }
     }
 
-    fn woken(&mut self, visible: Ts) -> Wakers {
+    /// Those who waited for this time, and then `others`.
+    fn woken(&mut self, visible: Ts, others: Vec<Waker>) -> Wakers {
         if self.waiters.is_empty() {
-            return Wakers::default();
+            return Wakers(others);
         }
         let later = self.waiters.split_off(&(visible.next(), 0));
-        Wakers(std::mem::replace(&mut self.waiters, later).into_values().collect())
+        Wakers(std::mem::replace(&mut self.waiters, later).into_values().chain(others).collect())
     }
 }

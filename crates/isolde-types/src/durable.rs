@@ -21,9 +21,11 @@ pub trait Places: Send + Sync + 'static {
     /// Takes the records of a finished prefix, in commit_ts order, and calls `publish`, which makes
     /// that prefix visible and tells it, so that nobody sees the one without the other. Gives wakers
     /// of those who need wait no longer.
-    fn give(
+    ///
+    /// The memory of a body may stay with the caller, to be freed or used again under no latch.
+    fn give<'b>(
         &self,
-        records: &mut dyn Iterator<Item = (Ts, LogBody)>,
+        records: &mut dyn Iterator<Item = (Ts, &'b mut LogBody)>,
         publish: &mut dyn FnMut() -> Ts,
     ) -> Vec<std::task::Waker>;
 }

@@ -223,7 +223,7 @@ impl Log {
     ///
     /// # Errors
     /// `Poisoned`; `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
-    pub fn admit(self: &Arc<Self>, body_len: usize) -> Result<Reservation> {
+    pub fn admit(&self, body_len: usize) -> Result<Reservation<'_>> {
         self.check()?;
         let len = RECORD_HEADER + body_len;
         let reservation = self.segments.reserve(len)?;
@@ -256,7 +256,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`admit`](Log::admit).
-    pub fn fit(self: &Arc<Self>, mut reservation: Reservation, record: &mut LogBody) -> Result<Reservation> {
+    pub fn fit<'l>(&'l self, mut reservation: Reservation<'l>, record: &mut LogBody) -> Result<Reservation<'l>> {
         let len = record_len(record);
         if !reservation.holds(len) {
             drop(reservation);
@@ -465,7 +465,11 @@ fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
 }
 
 impl Places for Log {
-    fn give(&self, records: &mut dyn Iterator<Item = (Ts, LogBody)>, publish: &mut dyn FnMut() -> Ts) -> Vec<Waker> {
+    fn give<'b>(
+        &self,
+        records: &mut dyn Iterator<Item = (Ts, &'b mut LogBody)>,
+        publish: &mut dyn FnMut() -> Ts,
+    ) -> Vec<Waker> {
         let mut queue = self.queue.lock();
         let Queue { batch, spare, .. } = &mut *queue;
         for (ts, body) in records {

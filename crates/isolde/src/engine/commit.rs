@@ -37,7 +37,7 @@ use super::inside::GiveUpOnDrop;
 use super::locking::WriteRecords;
 use super::txn::{Body, Held, MergeResults};
 use super::wait::Wait;
-use super::write_set::Pending;
+use super::write_set::{Pending, Write};
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
 use crate::isolation::{WriteCheck, WriteTiming};
@@ -78,14 +78,14 @@ impl TxnInner {
         self.begin_ending()?;
         let guard = GiveUpOnDrop(self);
         self.drained(wait).await?;
-        if self.wrote_and_marked_nothing() {
+        let Some(log_bytes) = self.log_bytes_at_most() else {
             self.decides()?;
             std::mem::forget(guard);
             let commit = self.end_without_writes();
             self.harden_reads(wait).await?;
             return Ok(commit);
-        }
-        let reservation = self.admit()?;
+        };
+        let reservation = self.admit(log_bytes)?;
         let ts = match self.decide_at_once(guard, reservation) {
             AtOnce::Decided(decided) => decided?,
             AtOnce::MustWait(guard, reservation, records) => {
@@ -103,9 +103,14 @@ impl TxnInner {
         Ok(self.as_commit(ts))
     }
 
-    fn wrote_and_marked_nothing(&self) -> bool {
+    /// How many bytes its record in the log may take, if there is one; `None` if it wrote and marked nothing.
+    fn log_bytes_at_most(&self) -> Option<usize> {
         let body = self.body();
-        body.writes.is_empty() && !body.reads.marked
+        if body.writes.is_empty() && !body.reads.marked {
+            return None;
+        }
+        let bound = |(key, write): (&Key, &Write)| BodyWriter::bound(key.len(), write.pending.size_bound());
+        Some(if self.core.disk.is_some() { body.writes.iter().map(bound).sum() } else { 0 })
     }
 
     /// It is serial where it read: nothing to lock, order or certify.
@@ -126,7 +131,7 @@ impl TxnInner {
     fn decide_at_once<'t>(
         self: &'t Arc<Self>,
         guard: GiveUpOnDrop<'t>,
-        reservation: Option<Reservation>,
+        reservation: Option<Reservation<'t>>,
     ) -> AtOnce<'t> {
         let mut body = self.body();
         let records = self.records(&body);
@@ -216,7 +221,7 @@ impl TxnInner {
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
     fn decide(
         self: &Arc<Self>,
-        reservation: Option<Reservation>,
+        reservation: Option<Reservation<'_>>,
         mut body: MutexGuard<'_, Body>,
         merged: Result<MergeResults>,
     ) -> Result<Ts, Undone> {
@@ -257,18 +262,18 @@ impl TxnInner {
     /// The same for one key, with nothing to certify: the version is never in flight.
     fn decide_in_one_visit(
         &self,
-        reservation: Option<Reservation>,
+        reservation: Option<Reservation<'_>>,
         mut body: MutexGuard<'_, Body>,
     ) -> Result<Ts, Undone> {
         let mut encoder = encoder(reservation.as_ref(), &body);
         let mut value = None;
         self.resolve_writes(&mut body, None, encoder.as_mut(), |_, _, resolved| value = resolved)?;
-        let (reservation, log_body) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
+        let (reservation, mut log_body) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
         // Its own view goes first: it would only hold back what the visit collects.
         drop(body.take_views());
         let (timeline, views) = (&self.core.timeline, &self.core.views);
         let [record] = &body.locked[..] else { unreachable!("one key is written, and locked (I4)") };
-        let (ts, wakers, settled) = record.0.commit(value, timeline, log_body, || views.cached_live(timeline));
+        let (ts, wakers, settled) = record.0.commit(value, timeline, &mut log_body, || views.cached_live(timeline));
         let wakers = WakeOnDrop(wakers);
         let held = body.take_held();
         drop(body);
@@ -276,6 +281,7 @@ impl TxnInner {
         if let Some(reservation) = reservation {
             reservation.placed();
         }
+        log_body.into_iter().for_each(BodyWriter::recycle);
         let records = held.locked.release();
         if settled.leaves_garbage {
             records.iter().for_each(|record| self.core.store.note_garbage(&record.0));
@@ -286,12 +292,12 @@ impl TxnInner {
     }
 
     /// The end of step 2: the record for the log, the space that it needs there, and no wound from here on.
-    fn cannot_fail_any_more(
-        &self,
+    fn cannot_fail_any_more<'t>(
+        &'t self,
         body: &mut Body,
-        reservation: Option<Reservation>,
+        reservation: Option<Reservation<'t>>,
         encoder: Option<BodyWriter>,
-    ) -> Result<(Option<Reservation>, Option<LogBody>)> {
+    ) -> Result<(Option<Reservation<'t>>, Option<LogBody>)> {
         let mut record = encoder.map(BodyWriter::finish);
         let reservation = self.fitting(reservation, record.as_mut())?;
         protect(self, body.owner.as_deref())?;
@@ -411,7 +417,11 @@ impl TxnInner {
     }
 
     /// A merge may have come to more than was thought: then more space is reserved, before the order.
-    fn fitting(&self, reservation: Option<Reservation>, record: Option<&mut LogBody>) -> Result<Option<Reservation>> {
+    fn fitting<'t>(
+        &'t self,
+        reservation: Option<Reservation<'t>>,
+        record: Option<&mut LogBody>,
+    ) -> Result<Option<Reservation<'t>>> {
         match (reservation, record, &self.core.disk) {
             (Some(reservation), Some(record), Some(disk)) => Ok(Some(disk.log.fit(reservation, record)?)),
             (reservation, ..) => Ok(reservation),
@@ -459,7 +469,7 @@ impl TxnInner {
     }
 }
 
-fn encoder(reservation: Option<&Reservation>, body: &Body) -> Option<BodyWriter> {
+fn encoder(reservation: Option<&Reservation<'_>>, body: &Body) -> Option<BodyWriter> {
     reservation.map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM))
 }
 
@@ -475,7 +485,7 @@ fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
 enum AtOnce<'t> {
     Decided(Result<Ts>),
     /// The records of its write set must be waited for.
-    MustWait(GiveUpOnDrop<'t>, Option<Reservation>, Handles<RecordRef>),
+    MustWait(GiveUpOnDrop<'t>, Option<Reservation<'t>>, Handles<RecordRef>),
 }
 
 /// A commit that failed in steps 2 to 6, with those who waited for its place in the order, and with what it had

@@ -25,8 +25,8 @@ use isolde_types::sync::atomic::{AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
 use isolde_types::{Key, Span, Ts, mutant};
 use isolde_wal::{
-    BodyWriter, CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation,
-    Source, TakeRow, Vfs, WalError,
+    CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation, Source, TakeRow,
+    Vfs, WalError,
 };
 
 use super::wait::{Cause, Wait};
@@ -141,6 +141,15 @@ impl Disk {
         closed.map_err(Error::from)
     }
 
+    /// Without waiting for anything: only a log that has failed refuses.
+    fn acknowledge_at_once(&self, ts: Ts) -> Result<()> {
+        self.acknowledge(ts);
+        if self.log.is_poisoned() && !self.log.is_hard(ts, Hardness::Synced) {
+            return Err(self.log.check().err().map_or(Error::Poisoned("".into()), Error::from));
+        }
+        Ok(())
+    }
+
     fn acknowledge(&self, ts: Ts) {
         // Relaxed: it only grows, so what is seen may ask for too much, never for too little.
         if ts > self.log.durable().get() && ts.0 > self.acknowledged.load(Ordering::Relaxed) {
@@ -206,14 +215,7 @@ impl Core {
     /// `Poisoned`.
     pub async fn hard(&self, wait: &Wait, ts: Ts, durability: Durability) -> Result<()> {
         let Some(disk) = &self.disk else { return Ok(()) };
-        let Some(hardness) = durability.hardness() else {
-            disk.acknowledge(ts);
-            return if disk.log.is_poisoned() && !disk.log.is_hard(ts, Hardness::Synced) {
-                Err(disk.log.check().err().map_or(Error::Poisoned("".into()), Error::from))
-            } else {
-                Ok(())
-            };
-        };
+        let Some(hardness) = durability.hardness() else { return disk.acknowledge_at_once(ts) };
         let company = match durability {
             Durability::Group { max_delay } => max_delay,
             _ => Duration::ZERO,
@@ -288,20 +290,15 @@ impl Drop for Core {
 }
 
 impl TxnInner {
-    /// Before a commit takes its place: that its record can be appended.
-    pub fn admit(&self) -> Result<Option<Reservation>> {
+    /// Before a commit takes its place: that its record, of so many bytes at most, can be appended.
+    pub fn admit(&self, log_bytes: usize) -> Result<Option<Reservation<'_>>> {
         let Some(disk) = &self.core.disk else { return Ok(None) };
         if self.durability != Durability::None {
             // Asking the kernel takes 150 ns, a tenth of a commit that waits for nothing: that one is not told
             // that it is in a child of fork, but its batch is not written.
             disk.log.process().check()?;
         }
-        let bound = {
-            let body = self.body();
-            let sizes = body.writes.iter().map(|(key, write)| BodyWriter::bound(key.len(), write.pending.size_bound()));
-            sizes.sum()
-        };
-        Ok(Some(disk.log.admit(bound)?))
+        Ok(Some(disk.log.admit(log_bytes)?))
     }
 
     /// What this transaction has seen must be hard before a result that it decided is given away.
