@@ -14,6 +14,8 @@ pub struct LogBody {
     pub checksum: u32,
     /// How much space in the log was reserved for it; given back when it is written.
     pub reserved: u64,
+    /// It waits for no write and no sync: with its place it is as good as acknowledged.
+    pub at_once: bool,
 }
 
 /// Takes log records in commit_ts order. Called inside the sequencer: never waits, never fails.

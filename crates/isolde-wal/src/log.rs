@@ -77,6 +77,8 @@ pub struct Log {
     written: AtomicU64,
     /// The queue's bytes, for a look without its latch.
     standing: AtomicUsize,
+    /// The newest commit or view of which somebody may have been told before it was durable.
+    acknowledged: AtomicU64,
     has_thread: AtomicBool,
     poisoned: AtomicBool,
     /// It was closed: the same as poisoned, but nothing has failed.
@@ -152,6 +154,7 @@ impl Log {
             durable,
             written: AtomicU64::new(ts.0),
             standing: AtomicUsize::new(0),
+            acknowledged: AtomicU64::new(0),
             has_thread: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -174,6 +177,20 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> &Arc<Durable> {
         &self.durable
+    }
+
+    /// The newest commit or view of which somebody may have been told before it was durable.
+    #[must_use]
+    pub fn acknowledged(&self) -> Ts {
+        Ts(self.acknowledged.load(Ordering::SeqCst))
+    }
+
+    /// Somebody is told of what is in the view at `ts`.
+    pub fn acknowledge(&self, ts: Ts) {
+        // Relaxed: it only grows, so what is seen may ask for too much, never for too little.
+        if ts > self.durable.get() && ts.0 > self.acknowledged.load(Ordering::Relaxed) {
+            self.acknowledged.fetch_max(ts.0, Ordering::SeqCst);
+        }
     }
 
     /// Figures since it was opened.
@@ -473,6 +490,10 @@ impl Places for Log {
         let mut queue = self.queue.lock();
         let Queue { batch, spare, .. } = &mut *queue;
         for (ts, body) in records {
+            if body.at_once {
+                // Before it is visible, so that no later time stands there yet; whoever is told of it sees this, too.
+                self.acknowledged.store(ts.0, Ordering::Relaxed);
+            }
             batch.push(ts, body, spare);
         }
         self.standing.store(batch.bytes, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use isolde_types::LogBody;
 
 use crate::batch::SHORT;
-use crate::format::{Fields, RECORD_HEADER, put_varint};
+use crate::format::{Fields, RECORD_HEADER, put_varints};
 
 /// The operations of a body, one after the other, behind room for the record's header.
 ///
@@ -39,7 +39,7 @@ impl BodyWriter {
     pub fn with_capacity(bytes: usize) -> BodyWriter {
         let mut room = MEMORY.try_with(Cell::take).unwrap_or_default();
         room.reserve(RECORD_HEADER.saturating_add(bytes));
-        room.resize(RECORD_HEADER, 0);
+        room.extend_from_slice(&[0; RECORD_HEADER]);
         BodyWriter { bytes: room }
     }
 
@@ -62,8 +62,7 @@ impl BodyWriter {
 
     /// Adds an operation: `key` has this value from now on, or none.
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
-        put_varint(&mut self.bytes, value.map_or(0, |value| (value.len() as u64).saturating_add(1)));
-        put_varint(&mut self.bytes, key.len() as u64);
+        put_varints(&mut self.bytes, value.map_or(0, |value| (value.len() as u64).saturating_add(1)), key.len() as u64);
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
     }
@@ -77,7 +76,7 @@ impl BodyWriter {
     /// The body, with its checksum.
     #[must_use]
     pub fn finish(self) -> LogBody {
-        LogBody { checksum: crc32c::crc32c(self.operations()), bytes: self.bytes, reserved: 0 }
+        LogBody { checksum: crc32c::crc32c(self.operations()), bytes: self.bytes, reserved: 0, at_once: false }
     }
 }
 

@@ -33,6 +33,7 @@ use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
 
 use super::certify::{Lost, ReadSet};
+use super::durable::Durability;
 use super::inside::GiveUpOnDrop;
 use super::locking::WriteRecords;
 use super::txn::{Body, Held, MergeResults};
@@ -416,14 +417,18 @@ impl TxnInner {
         }
     }
 
-    /// A merge may have come to more than was thought: then more space is reserved, before the order.
+    /// Says in the record what the log must know. A merge may have come to more than was thought: then more space is
+    /// reserved, before the order.
     fn fitting<'t>(
         &'t self,
         reservation: Option<Reservation<'t>>,
         record: Option<&mut LogBody>,
     ) -> Result<Option<Reservation<'t>>> {
         match (reservation, record, &self.core.disk) {
-            (Some(reservation), Some(record), Some(disk)) => Ok(Some(disk.log.fit(reservation, record)?)),
+            (Some(reservation), Some(record), Some(disk)) => {
+                record.at_once = self.durability == Durability::None;
+                Ok(Some(disk.log.fit(reservation, record)?))
+            }
             (reservation, ..) => Ok(reservation),
         }
     }

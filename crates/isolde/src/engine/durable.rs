@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isolde_mvcc::{ReadAt, View};
-use isolde_types::sync::atomic::{AtomicU64, Ordering};
+use isolde_types::sync::atomic::Ordering;
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
 use isolde_types::{Key, Span, Ts, mutant};
 use isolde_wal::{
@@ -87,8 +87,6 @@ pub(crate) struct Disk {
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// Held by whoever closes: who does so at the same time returns when it is done.
     closing: Mutex<()>,
-    /// The largest view or commit that was acknowledged while it was not durable.
-    acknowledged: AtomicU64,
 }
 
 impl Disk {
@@ -107,7 +105,6 @@ impl Disk {
             directory: Mutex::new(Some(Arc::new(directory))),
             threads: Mutex::default(),
             closing: Mutex::default(),
-            acknowledged: AtomicU64::new(0),
         }
     }
 
@@ -143,18 +140,11 @@ impl Disk {
 
     /// Without waiting for anything: only a log that has failed refuses.
     fn acknowledge_at_once(&self, ts: Ts) -> Result<()> {
-        self.acknowledge(ts);
+        self.log.acknowledge(ts);
         if self.log.is_poisoned() && !self.log.is_hard(ts, Hardness::Synced) {
             return Err(self.log.check().err().map_or(Error::Poisoned("".into()), Error::from));
         }
         Ok(())
-    }
-
-    fn acknowledge(&self, ts: Ts) {
-        // Relaxed: it only grows, so what is seen may ask for too much, never for too little.
-        if ts > self.log.durable().get() && ts.0 > self.acknowledged.load(Ordering::Relaxed) {
-            self.acknowledged.fetch_max(ts.0, Ordering::SeqCst);
-        }
     }
 }
 
@@ -193,8 +183,7 @@ impl Core {
         let Some(disk) = self.disk.as_ref().filter(|_| durability.reads_durable()) else {
             return (self.view(), Ts::ZERO);
         };
-        let acknowledged = Ts(disk.acknowledged.load(Ordering::SeqCst));
-        if acknowledged <= disk.log.durable().get() || disk.log.is_poisoned() {
+        if disk.log.acknowledged() <= disk.log.durable().get() || disk.log.is_poisoned() {
             return (self.views.register_durable(&self.timeline), Ts::ZERO);
         }
         // Somebody was told of more than is durable: going back behind that is not allowed.
@@ -231,7 +220,7 @@ impl Core {
         })
         .await?;
         if hardness == Hardness::Written {
-            disk.acknowledge(ts);
+            disk.log.acknowledge(ts);
         }
         Ok(())
     }
