@@ -271,7 +271,10 @@ impl<C: RecordCell> Record<C> {
 
     /// Enters the sweeper's queue; `false` if it is there already.
     pub(crate) fn enter_queue(&self) -> bool {
-        !self.queued.swap(true, atomic::Ordering::AcqRel)
+        // A plain look first: mostly it stands there. Relaxed: whoever asks has changed the chain under its latch, and
+        // the sweeper takes the record out before it latches the chain. So this sees that it is out, or the sweeper sees
+        // the change.
+        !self.queued.load(atomic::Ordering::Relaxed) && !self.queued.swap(true, atomic::Ordering::AcqRel)
     }
 
     pub(crate) fn leave_queue(&self) {
