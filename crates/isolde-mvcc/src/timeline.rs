@@ -233,7 +233,7 @@ impl Timeline {
 
     /// Makes everything up to `visible` visible, and gives the records of it their places in the log. Gives wakers of
     /// those who wait for the log.
-    fn publish<'b>(&self, visible: Ts, records: &mut dyn Iterator<Item = (Ts, &'b mut LogBody)>) -> Vec<Waker> {
+    fn publish(&self, visible: Ts, records: &mut dyn Iterator<Item = (Ts, &mut LogBody)>) -> Vec<Waker> {
         let mut publish = || {
             // Release: everything that the prefix wrote happened before (I2).
             self.visible.store(visible.0, Ordering::Release);

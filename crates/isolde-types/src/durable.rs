@@ -25,9 +25,9 @@ pub trait Places: Send + Sync + 'static {
     /// of those who need wait no longer.
     ///
     /// The memory of a body may stay with the caller, to be freed or used again under no latch.
-    fn give<'b>(
+    fn give(
         &self,
-        records: &mut dyn Iterator<Item = (Ts, &'b mut LogBody)>,
+        records: &mut dyn Iterator<Item = (Ts, &mut LogBody)>,
         publish: &mut dyn FnMut() -> Ts,
     ) -> Vec<std::task::Waker>;
 }

@@ -482,9 +482,9 @@ fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
 }
 
 impl Places for Log {
-    fn give<'b>(
+    fn give(
         &self,
-        records: &mut dyn Iterator<Item = (Ts, &'b mut LogBody)>,
+        records: &mut dyn Iterator<Item = (Ts, &mut LogBody)>,
         publish: &mut dyn FnMut() -> Ts,
     ) -> Vec<Waker> {
         let mut queue = self.queue.lock();
