@@ -268,7 +268,7 @@ impl Bare {
         body.push(b"k", Some(b"v"));
         let mut body = body.finish();
         log.admit(body.bytes.len()).and_then(|space| log.fit(space, &mut body)).unwrap().placed();
-        assert!(log.give(&mut std::iter::once((Ts(ts), body)), &mut || Ts(ts)).is_empty());
+        assert!(log.give(&mut std::iter::once((Ts(ts), &mut body)), &mut || Ts(ts)).is_empty());
     }
 
     /// Leads: nobody else does.

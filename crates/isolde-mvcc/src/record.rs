@@ -192,15 +192,15 @@ impl<C: RecordCell> Record<C> {
     ///
     /// The caller holds the key exclusively, and the commit_ts is taken under the chain's latch: whoever gets a
     /// larger one and looks here (I5), and whoever sees that it is visible (I2), waits until the version stands. `live`
-    /// is asked after the order, so that the version before can be dropped at once.
+    /// is asked after the order, so that the version before can be dropped at once. What is left of `body` is memory.
     pub fn commit(
         &self,
         value: Option<Packed>,
         timeline: &Timeline,
-        mut body: Option<LogBody>,
+        body: &mut Option<LogBody>,
         live: impl FnOnce() -> Live,
     ) -> (Ts, Wakers, Settled) {
-        let mut order = || timeline.commit_finished(body.take(), |_| {});
+        let mut order = || timeline.commit_finished(body, |_| {});
         let early = mutant!("order-outside-of-latch").then(&mut order);
         let mut ordered = (Ts::ZERO, Wakers::default());
         let mut settled = Settled { dropped: false, leaves_garbage: false };
@@ -271,7 +271,10 @@ impl<C: RecordCell> Record<C> {
 
     /// Enters the sweeper's queue; `false` if it is there already.
     pub(crate) fn enter_queue(&self) -> bool {
-        !self.queued.swap(true, atomic::Ordering::AcqRel)
+        // A plain look first: mostly it stands there. Relaxed: whoever asks has changed the chain under its latch, and
+        // the sweeper takes the record out before it latches the chain. So this sees that it is out, or the sweeper sees
+        // the change.
+        !self.queued.load(atomic::Ordering::Relaxed) && !self.queued.swap(true, atomic::Ordering::AcqRel)
     }
 
     pub(crate) fn leave_queue(&self) {

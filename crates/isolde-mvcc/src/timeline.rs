@@ -168,23 +168,23 @@ impl Timeline {
     }
 
     /// Orders and commits in one visit, for a transaction that has nothing to certify.
-    pub fn commit_at_once(&self, status: &Status, body: Option<LogBody>) -> (Ts, Wakers) {
+    pub fn commit_at_once(&self, status: &Status, mut body: Option<LogBody>) -> (Ts, Wakers) {
         assert_eq!(status.state(), State::Active, "I1: a transaction is ordered once");
-        self.commit_finished(body, |ts| status.set(State::Committed(ts)))
+        self.commit_finished(&mut body, |ts| status.set(State::Committed(ts)))
     }
 
     /// The same; `flips` makes all that was written committed, or the caller keeps everybody away from it until that
-    /// is done.
-    pub(crate) fn commit_finished(&self, body: Option<LogBody>, flips: impl FnOnce(Ts)) -> (Ts, Wakers) {
+    /// is done. What is left of `body` is memory.
+    pub(crate) fn commit_finished(&self, body: &mut Option<LogBody>, flips: impl FnOnce(Ts)) -> (Ts, Wakers) {
         let mut sequencer = self.sequencer.lock();
         let ts = sequencer.next();
         flips(ts);
         if sequencer.open.is_empty() {
-            // Everything before is finished: it needs no place among what is not.
-            let hard = self.publish(ts, body.into_iter().map(|body| (ts, body)));
+            // It is the whole prefix, as nearly always.
+            let hard = self.publish(ts, &mut body.iter_mut().map(|body| (ts, body)));
             return (ts, sequencer.woken(ts, hard));
         }
-        sequencer.open.push_back(Progress { finished: true, body });
+        sequencer.open.push_back(Progress { finished: true, body: body.take() });
         (ts, self.advance(&mut sequencer))
     }
 
@@ -223,27 +223,28 @@ impl Timeline {
         if count == 0 {
             return Wakers::default();
         }
-        let first = visible.0 + 1;
-        let visible = Ts(visible.0 + count as u64);
-        let places = sequencer.open.drain(..count).zip(first..);
-        let hard = self.publish(visible, places.filter_map(|(progress, ts)| Some((Ts(ts), progress.body?))));
+        let (first, visible) = (visible.next(), Ts(visible.0 + count as u64));
+        let places = sequencer.open.iter_mut().take(count).zip(first.0..);
+        let hard =
+            self.publish(visible, &mut places.filter_map(|(progress, ts)| Some((Ts(ts), progress.body.as_mut()?))));
+        sequencer.open.drain(..count);
         sequencer.woken(visible, hard)
     }
 
-    /// Makes everything up to `visible` visible, and gives what of it is for the log its places there; gives back
-    /// those who waited for that. Called under the sequencer.
-    fn publish(&self, visible: Ts, mut records: impl Iterator<Item = (Ts, LogBody)>) -> Vec<Waker> {
-        // Release: everything that the prefix wrote happened before (I2).
-        let publish = || self.visible.store(visible.0, Ordering::Release);
+    /// Makes everything up to `visible` visible, and gives the records of it their places in the log. Gives wakers of
+    /// those who wait for the log.
+    fn publish(&self, visible: Ts, records: &mut dyn Iterator<Item = (Ts, &mut LogBody)>) -> Vec<Waker> {
+        let mut publish = || {
+            // Release: everything that the prefix wrote happened before (I2).
+            self.visible.store(visible.0, Ordering::Release);
+            visible
+        };
         match &self.log {
+            Some(log) => log.give(records, &mut publish),
             None => {
                 publish();
                 Vec::new()
             }
-            Some(log) => log.give(&mut records, &mut || {
-                publish();
-                visible
-            }),
         }
     }
 }
@@ -279,15 +280,13 @@ impl Sequencer {
         if outcome == Outcome::Aborted { progress.body.take() } else { None }
     }
 
-    /// Those who waited for what is visible now, and then the others.
+    /// Those who waited for this time, and then `others`.
     #[inline]
     fn woken(&mut self, visible: Ts, others: Vec<Waker>) -> Wakers {
         if self.waiters.is_empty() {
             return Wakers(others);
         }
         let later = self.waiters.split_off(&(visible.next(), 0));
-        let mut woken: Vec<Waker> = std::mem::replace(&mut self.waiters, later).into_values().collect();
-        woken.extend(others);
-        Wakers(woken)
+        Wakers(std::mem::replace(&mut self.waiters, later).into_values().chain(others).collect())
     }
 }

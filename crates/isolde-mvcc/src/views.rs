@@ -19,12 +19,16 @@
 //! collector announces floor 9, finds no slot taken, and prunes all that nobody reads from 9 on. v
 //! wakes up, writes 4 into its slot, sees floor 9, loads visible_ts again: 9. It reads at 9.
 //!
-//! Registering touches visible_ts, the floor, a slot of the thread's own, and for a [`View`] the count of references
-//! of the block that the slot is in, which up to 16 threads do not share; an [`OpenView`] does without. Slots come in
-//! pages of 16 blocks of 4; the first page is always there, more are made when it is full.
+//! Registering touches visible_ts, the floor, a slot that threads that run at the same time mostly do not share, and
+//! for a [`View`] the count of references of the block that the slot is in, which 16 slots next to each other do not
+//! share; an [`OpenView`] does without. Slots come in pages of 16 blocks of 4; the first page is always there, more are
+//! made when it is full.
 //!
 //! Sources: hazard pointers (Michael 2004) for announce-then-check; Boettcher et al. 2019 ("Steam")
 //! for the sorted list of live views.
+
+use std::num::NonZero;
+use std::sync::OnceLock;
 
 use crossbeam_utils::CachePadded;
 use isolde_types::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -44,6 +48,15 @@ const FREE: u64 = u64::MAX;
 
 /// How many uses a cached [`Live`] serves, for each view that was read to make it, in sixteenths.
 const VIEWS_PER_USE: usize = 16;
+
+/// Over how many slots threads are spread: a few times as many as can run at once.
+fn spread() -> usize {
+    static SPREAD: OnceLock<usize> = OnceLock::new();
+    *SPREAD.get_or_init(|| {
+        let at_once = std::thread::available_parallelism().map_or(PAGE_SLOTS, NonZero::get);
+        (4 * at_once).clamp(1, PAGE_SLOTS)
+    })
+}
 
 /// All registered views of one database.
 #[derive(Debug)]
@@ -324,8 +337,9 @@ impl Views {
     }
 
     fn claim(&self, ts: Ts) -> Place {
-        // So that threads do not share a slot.
-        let hint = thread_number() % PAGE_SLOTS;
+        // So that threads that run at the same time mostly have slots of their own, and of many threads on few
+        // processors only as many slots are in use, and read by `live`, as there are views.
+        let hint = thread_number() % spread();
         match self.first.claim(hint, ts) {
             Some(index) => Place { page: 0, index },
             None => self.claim_overflow(hint, ts),
@@ -405,6 +419,15 @@ mod tests {
         assert_eq!(views.count(), 0);
         let _again: Vec<View> = (0..PAGE_SLOTS * 3).map(|_| views.register(&timeline)).collect();
         assert!(views.overflow.read().len() <= 3, "freed slots are taken again");
+    }
+
+    #[test]
+    fn many_threads_with_few_views_use_few_slots() {
+        let (timeline, views) = (Timeline::new(), Views::new());
+        for _ in 0..2 * PAGE_SLOTS {
+            std::thread::scope(|scope| scope.spawn(|| drop(views.register(&timeline))).join().unwrap());
+        }
+        assert!(views.first.used.load(Ordering::SeqCst) <= spread());
     }
 
     #[test]

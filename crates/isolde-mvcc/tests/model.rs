@@ -107,7 +107,7 @@ fn run(steps: Vec<Step>) {
             Step::Write(Visits::One, key, value) => {
                 let record = store.find_or_create(&name(key));
                 let value = value.map(|value| Packed::copy(&[value]));
-                let (_, wakers, settled) = record.commit(value, &timeline, None, || views.cached_live(&timeline));
+                let (_, wakers, settled) = record.commit(value, &timeline, &mut None, || views.cached_live(&timeline));
                 wakers.wake();
                 if settled.leaves_garbage {
                     store.note_garbage(&record);

@@ -14,6 +14,8 @@ pub struct LogBody {
     pub checksum: u32,
     /// How much space in the log was reserved for it; given back when it is written.
     pub reserved: u64,
+    /// It waits for no write and no sync: with its place it is as good as acknowledged.
+    pub at_once: bool,
 }
 
 /// Takes log records in commit_ts order. Called inside the sequencer: never waits, never fails.
@@ -21,9 +23,11 @@ pub trait Places: Send + Sync + 'static {
     /// Takes the records of a finished prefix, in commit_ts order, and calls `publish`, which makes
     /// that prefix visible and tells it, so that nobody sees the one without the other. Gives wakers
     /// of those who need wait no longer.
+    ///
+    /// The memory of a body may stay with the caller, to be freed or used again under no latch.
     fn give(
         &self,
-        records: &mut dyn Iterator<Item = (Ts, LogBody)>,
+        records: &mut dyn Iterator<Item = (Ts, &mut LogBody)>,
         publish: &mut dyn FnMut() -> Ts,
     ) -> Vec<std::task::Waker>;
 }

@@ -15,7 +15,7 @@ use isolde_types::{LogBody, Ts};
 use crate::record::record_len;
 
 /// Longer records are not copied.
-const SHORT: usize = if cfg!(any(test, shuttle, loom)) { 96 } else { 16 << 10 };
+pub(crate) const SHORT: usize = if cfg!(any(test, shuttle, loom)) { 96 } else { 16 << 10 };
 
 /// How many bytes of short records a run holds at most.
 const RUN_BYTES: usize = if cfg!(any(test, shuttle, loom)) { 256 } else { 256 << 10 };
@@ -31,6 +31,12 @@ pub(crate) struct Placed {
     pub len: usize,
     pub body_checksum: u32,
     pub reserved: u64,
+}
+
+impl Placed {
+    fn new(ts: Ts, body: &LogBody) -> Placed {
+        Placed { ts, len: record_len(body), body_checksum: body.checksum, reserved: body.reserved }
+    }
 }
 
 /// Records behind one another; `bytes` has each with room for its header.
@@ -54,23 +60,23 @@ impl Batch {
         self.runs.is_empty()
     }
 
-    /// Takes a record; a new run is one of `spare`, if there is one.
-    pub fn push(&mut self, ts: Ts, body: LogBody, spare: &mut Vec<Run>) {
-        let LogBody { bytes, checksum, reserved } = body;
-        let placed = Placed { ts, len: bytes.len(), body_checksum: checksum, reserved };
+    /// Takes a record; the bytes of a long one with it. A new run is one of `spare`, if there is one.
+    pub fn push(&mut self, ts: Ts, body: &mut LogBody, spare: &mut Vec<Run>) {
+        let placed = Placed::new(ts, body);
         self.records += 1;
         self.bytes += placed.len;
         if placed.len > SHORT {
+            let bytes = std::mem::take(&mut body.bytes);
             self.runs.push(Run { records: vec![placed], bytes, is_copied: false });
             return;
         }
         let has_room = |run: &&mut Run| run.is_copied && run.bytes.len() + placed.len <= RUN_BYTES;
         if let Some(run) = self.runs.last_mut().filter(has_room) {
-            run.take(placed, &bytes);
+            run.take(placed, &body.bytes);
         } else {
             let mut run = spare.pop().unwrap_or_default();
             run.is_copied = true;
-            run.take(placed, &bytes);
+            run.take(placed, &body.bytes);
             self.runs.push(run);
         }
     }
@@ -89,8 +95,7 @@ impl Batch {
 impl Run {
     /// One record alone.
     pub fn of(ts: Ts, body: LogBody) -> Run {
-        let placed = Placed { ts, len: record_len(&body), body_checksum: body.checksum, reserved: body.reserved };
-        Run { records: vec![placed], bytes: body.bytes, is_copied: false }
+        Run { records: vec![Placed::new(ts, &body)], bytes: body.bytes, is_copied: false }
     }
 
     fn take(&mut self, placed: Placed, bytes: &[u8]) {
@@ -115,7 +120,7 @@ mod tests {
         let (mut batch, mut spare) = (Batch::default(), Vec::new());
         let lens = [1, 20, 200, 3, 50, 50, 50, 50, 50, 300];
         for (ts, len) in (1..).zip(lens) {
-            batch.push(Ts(ts), body(len), &mut spare);
+            batch.push(Ts(ts), &mut body(len), &mut spare);
         }
         let order: Vec<u64> = batch.runs.iter().flat_map(|run| &run.records).map(|placed| placed.ts.0).collect();
         assert_eq!(order, (1..=10).collect::<Vec<u64>>());

@@ -106,6 +106,17 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Two of them: mostly both are short.
+pub(crate) fn put_varints(out: &mut Vec<u8>, first: u64, second: u64) {
+    match (u8::try_from(first), u8::try_from(second)) {
+        (Ok(first @ ..0x80), Ok(second @ ..0x80)) => out.extend_from_slice(&[first, second]),
+        _ => {
+            put_varint(out, first);
+            put_varint(out, second);
+        }
+    }
+}
+
 /// What a segment's first block says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentHeader {

@@ -77,6 +77,8 @@ pub struct Log {
     written: AtomicU64,
     /// The queue's bytes, for a look without its latch.
     standing: AtomicUsize,
+    /// The newest commit or view of which somebody may have been told before it was durable.
+    acknowledged: AtomicU64,
     has_thread: AtomicBool,
     poisoned: AtomicBool,
     /// It was closed: the same as poisoned, but nothing has failed.
@@ -152,6 +154,7 @@ impl Log {
             durable,
             written: AtomicU64::new(ts.0),
             standing: AtomicUsize::new(0),
+            acknowledged: AtomicU64::new(0),
             has_thread: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -174,6 +177,20 @@ impl Log {
     #[must_use]
     pub fn durable(&self) -> &Arc<Durable> {
         &self.durable
+    }
+
+    /// The newest commit or view of which somebody may have been told before it was durable.
+    #[must_use]
+    pub fn acknowledged(&self) -> Ts {
+        Ts(self.acknowledged.load(Ordering::SeqCst))
+    }
+
+    /// Somebody is told of what is in the view at `ts`.
+    pub fn acknowledge(&self, ts: Ts) {
+        // Relaxed: it only grows, so what is seen may ask for too much, never for too little.
+        if ts > self.durable.get() && ts.0 > self.acknowledged.load(Ordering::Relaxed) {
+            self.acknowledged.fetch_max(ts.0, Ordering::SeqCst);
+        }
     }
 
     /// Figures since it was opened.
@@ -223,7 +240,7 @@ impl Log {
     ///
     /// # Errors
     /// `Poisoned`; `DiskFull`, `Io`, `TooLarge`: nothing has happened then.
-    pub fn admit(self: &Arc<Self>, body_len: usize) -> Result<Reservation> {
+    pub fn admit(&self, body_len: usize) -> Result<Reservation<'_>> {
         self.check()?;
         let len = RECORD_HEADER + body_len;
         let reservation = self.segments.reserve(len)?;
@@ -256,7 +273,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`admit`](Log::admit).
-    pub fn fit(self: &Arc<Self>, mut reservation: Reservation, record: &mut LogBody) -> Result<Reservation> {
+    pub fn fit<'l>(&'l self, mut reservation: Reservation<'l>, record: &mut LogBody) -> Result<Reservation<'l>> {
         let len = record_len(record);
         if !reservation.holds(len) {
             drop(reservation);
@@ -465,10 +482,18 @@ fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
 }
 
 impl Places for Log {
-    fn give(&self, records: &mut dyn Iterator<Item = (Ts, LogBody)>, publish: &mut dyn FnMut() -> Ts) -> Vec<Waker> {
+    fn give(
+        &self,
+        records: &mut dyn Iterator<Item = (Ts, &mut LogBody)>,
+        publish: &mut dyn FnMut() -> Ts,
+    ) -> Vec<Waker> {
         let mut queue = self.queue.lock();
         let Queue { batch, spare, .. } = &mut *queue;
         for (ts, body) in records {
+            if body.at_once {
+                // Before it is visible, so that no later time stands there yet; whoever is told of it sees this, too.
+                self.acknowledged.store(ts.0, Ordering::Relaxed);
+            }
             batch.push(ts, body, spare);
         }
         self.standing.store(batch.bytes, Ordering::Relaxed);

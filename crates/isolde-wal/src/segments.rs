@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use isolde_types::Ts;
+use isolde_types::sync::atomic::{AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex};
 
 use crate::error::{Result, WalError};
@@ -20,6 +21,11 @@ use crate::vfs::{Vfs, write_all_at};
 /// How many prepared segments are kept when the log is recycled.
 const KEEP: usize = 2;
 const ZEROS: usize = 1 << 20;
+
+/// What a record reserves at most that may take it from the credit.
+const SHORT: u64 = 2 * BLOCK;
+/// How much space is made credit of at a time; of a small segment, less.
+const CREDIT: u64 = 64 * SHORT;
 
 /// The name of a segment's file.
 #[must_use]
@@ -52,6 +58,8 @@ pub(crate) struct Segments {
     vfs: Arc<dyn Vfs>,
     segment_bytes: u64,
     space: Mutex<Space>,
+    /// What is reserved in `space` and nobody's yet: for short records, without its latch.
+    credit: AtomicU64,
     /// Held by whoever prepares a segment, so that not all do at once.
     preparing: Mutex<()>,
 }
@@ -71,28 +79,39 @@ struct Space {
 }
 
 impl Space {
-    /// Whether so many bytes more fit for sure, in whatever order the records come.
+    /// Whether so many bytes more fit for sure, in records of which each takes at most `each`, in whatever order
+    /// they come.
     ///
     /// A segment ends where the next record does not fit, so it is full but for less than the largest record;
     /// and what it holds is together with that record more than a segment. The last segment may be filled to its
     /// end. So with ever more spares there is ever more space, however large the largest is.
-    fn fits(&self, more: u64, segment_bytes: u64) -> bool {
-        let (needed, largest) = (self.reserved + more, self.largest.max(more));
+    fn fits(&self, more: u64, each: u64, segment_bytes: u64) -> bool {
+        let (needed, largest) = (self.reserved + more, self.largest.max(each));
         let Some(but_one) = (self.spares.len() as u64).checked_sub(1) else { return needed <= self.left };
         let segment = segment_bytes.saturating_sub(2 * BLOCK);
         let by_waste = self.left.saturating_sub(largest) + but_one * segment.saturating_sub(largest) + segment;
         let by_pairs = (but_one / 2 + 1) * segment;
         needed <= self.left || needed <= by_waste.max(by_pairs)
     }
+
+    /// Reserves so much, if it fits for sure.
+    fn reserve(&mut self, more: u64, each: u64, segment_bytes: u64) -> bool {
+        let fits = self.fits(more, each, segment_bytes);
+        if fits {
+            self.reserved += more;
+            self.largest = self.largest.max(each);
+        }
+        fits
+    }
 }
 
 /// Space in the log for one record; given back when dropped.
-pub struct Reservation {
-    segments: Arc<Segments>,
+pub struct Reservation<'s> {
+    segments: &'s Segments,
     bytes: u64,
 }
 
-impl Reservation {
+impl Reservation<'_> {
     /// Whether it is enough for a record of this length.
     pub(crate) fn holds(&self, record_len: usize) -> bool {
         reservation(record_len) <= self.bytes
@@ -109,7 +128,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.segments.release(self.bytes);
@@ -125,7 +144,7 @@ pub(crate) const fn reservation(record_len: usize) -> u64 {
 impl Segments {
     pub fn new(vfs: Arc<dyn Vfs>, segment_bytes: u64, closed: Vec<(u64, Ts)>) -> Segments {
         let space = Space { closed: closed.into(), ..Space::default() };
-        Segments { vfs, segment_bytes, space: Mutex::new(space), preparing: Mutex::new(()) }
+        Segments { vfs, segment_bytes, space: Mutex::new(space), credit: AtomicU64::new(0), preparing: Mutex::new(()) }
     }
 
     /// The largest record that a segment can hold.
@@ -141,32 +160,42 @@ impl Segments {
     }
 
     /// Reserves space for a record. Prepares a segment if there is none left; that takes a while.
-    pub fn reserve(self: &Arc<Self>, record_len: usize) -> Result<Reservation> {
+    pub fn reserve(&self, record_len: usize) -> Result<Reservation<'_>> {
         if record_len > self.record_limit() {
             return Err(WalError::TooLarge { bytes: record_len, limit: self.record_limit() });
         }
         let bytes = reservation(record_len);
-        while !self.try_reserve(bytes) {
-            self.prepare(|space| space.fits(bytes, self.segment_bytes))?;
+        while !(bytes <= SHORT && self.take_credit(bytes) || self.try_reserve(bytes)) {
+            self.prepare(|space| space.fits(bytes, bytes, self.segment_bytes))?;
         }
-        Ok(Reservation { segments: Arc::clone(self), bytes })
+        Ok(Reservation { segments: self, bytes })
+    }
+
+    fn take_credit(&self, bytes: u64) -> bool {
+        // Relaxed: the number says nothing about other memory.
+        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| credit.checked_sub(bytes)).is_ok()
     }
 
     fn try_reserve(&self, bytes: u64) -> bool {
         let mut space = self.space.lock();
-        let fits = space.fits(bytes, self.segment_bytes);
-        if fits {
-            space.reserved += bytes;
-            space.largest = space.largest.max(bytes);
+        if !space.reserve(bytes, bytes, self.segment_bytes) {
+            // What is nobody's keeps nobody out.
+            space.reserved = space.reserved.saturating_sub(self.credit.swap(0, Ordering::Relaxed));
+            return space.reserve(bytes, bytes, self.segment_bytes);
         }
-        fits
+        let credit = CREDIT.min(self.segment_bytes / 4);
+        if bytes <= SHORT && space.reserve(credit, SHORT, self.segment_bytes) {
+            self.credit.fetch_add(credit, Ordering::Relaxed);
+        }
+        true
     }
 
     pub fn release(&self, bytes: u64) {
         let mut space = self.space.lock();
         space.reserved = space.reserved.saturating_sub(bytes);
-        if space.reserved == 0 {
-            space.largest = 0;
+        // Whoever takes of the credit meanwhile is short.
+        if space.reserved <= self.credit.load(Ordering::Relaxed) {
+            space.largest = space.reserved.min(SHORT);
         }
     }
 
@@ -290,25 +319,59 @@ mod tests {
     fn a_placed_record_keeps_its_space_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let vfs = Arc::new(crate::RealFs::open(folder.path(), false).unwrap());
-        let segments = Arc::new(Segments::new(vfs, 65_536, Vec::new()));
-        drop(segments.reserve(100).unwrap());
-        assert_eq!(segments.space.lock().reserved, 0);
+        let segments = Segments::new(vfs, 65_536, Vec::new());
+        let kept = || segments.space.lock().reserved - segments.credit.load(Ordering::Relaxed);
+        let largest = || segments.space.lock().largest;
+        for len in [100, 20_000] {
+            drop(segments.reserve(len).unwrap());
+            assert_eq!(kept(), 0);
+            segments.reserve(len).unwrap().placed();
+            assert_eq!(kept(), reservation(len), "it is given back when it is written");
+            assert!(largest() >= reservation(len));
+            segments.release(reservation(len));
+            assert_eq!((kept(), largest()), (0, SHORT), "what is nobody's yet will be short");
+        }
+    }
+
+    #[test]
+    fn what_is_nobodys_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let vfs = Arc::new(crate::RealFs::open(folder.path(), false).unwrap());
+        let segments = Segments::new(vfs, 65_536, Vec::new());
+        let spares = || segments.space.lock().spares.len();
         segments.reserve(100).unwrap().placed();
-        assert_eq!(segments.space.lock().reserved, reservation(100), "it is given back when it is written");
-        assert_eq!(Arc::strong_count(&segments), 1, "a database that is closed is freed");
+        assert_eq!((segments.credit.load(Ordering::Relaxed), spares()), (65_536 / 4, 1));
+        let large = 65_536 - 2 * BLOCK - reservation(100);
+        segments.reserve((large - BLOCK) as usize).unwrap().placed();
+        assert_eq!((segments.credit.load(Ordering::Relaxed), spares()), (0, 1), "no second one is prepared");
+        assert_eq!(segments.space.lock().reserved, large + reservation(100));
+    }
+
+    #[test]
+    fn of_credit_each_byte_is_taken_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let vfs = Arc::new(crate::RealFs::open(folder.path(), false).unwrap());
+        let segments = Segments::new(vfs, 1 << 20, Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| segments.reserve(100).unwrap().placed()));
+            }
+        });
+        let credit = segments.credit.load(Ordering::Relaxed);
+        assert_eq!(segments.space.lock().reserved, 400 * reservation(100) + credit);
     }
 
     #[test]
     fn the_largest_record_fits_where_others_stand_before_it() {
         let limit = 65_536 - 2 * BLOCK;
         let mut space = Space { left: 10, ..Space::default() };
-        assert!(!space.fits(limit, 65_536));
+        assert!(!space.fits(limit, limit, 65_536));
         space.spares.push_back("spare".into());
-        assert!(space.fits(limit, 65_536), "one segment, to its end");
+        assert!(space.fits(limit, limit, 65_536), "one segment, to its end");
         (space.reserved, space.largest) = (10_000, 5_000);
         let spares = (1..9).find(|_| {
             space.spares.push_back("spare".into());
-            space.fits(limit, 65_536)
+            space.fits(limit, limit, 65_536)
         });
         assert_eq!(spares, Some(2), "before it, it, and what may come behind it");
     }
@@ -316,11 +379,11 @@ mod tests {
     #[test]
     fn a_reservation_counts_what_the_end_of_a_segment_may_waste() {
         let mut space = Space { left: 10_000, largest: 0, ..Space::default() };
-        assert!(space.fits(10_000, 65_536));
+        assert!(space.fits(10_000, 10_000, 65_536));
         space.reserved = 6_000;
-        assert!(!space.fits(6_000, 65_536), "no spare, and no room");
+        assert!(!space.fits(6_000, 6_000, 65_536), "no spare, and no room");
         space.spares.push_back("spare".into());
-        assert!(space.fits(6_000, 65_536));
-        assert!(!space.fits(60_000, 65_536));
+        assert!(space.fits(6_000, 6_000, 65_536));
+        assert!(!space.fits(60_000, 60_000, 65_536));
     }
 }

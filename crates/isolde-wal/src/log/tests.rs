@@ -24,7 +24,7 @@ fn opened(disk: &SimFs) -> Arc<Log> {
 fn place(log: &Log, ts: Ts) {
     let mut body = BodyWriter::default();
     body.push(b"key", Some(b"value"));
-    log.give(&mut [(ts, body.finish())].into_iter(), &mut || ts);
+    log.give(&mut [(ts, &mut body.finish())].into_iter(), &mut || ts);
 }
 
 /// A thread's commit, until it is hard.

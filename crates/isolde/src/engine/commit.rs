@@ -33,6 +33,7 @@ use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
 
 use super::certify::{Lost, ReadSet};
+use super::durable::Durability;
 use super::inside::GiveUpOnDrop;
 use super::locking::WriteRecords;
 use super::merge_results::MergeResults;
@@ -220,7 +221,7 @@ impl TxnInner {
     /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
     fn decide(
         self: &Arc<Self>,
-        reservation: Option<Reservation>,
+        reservation: Option<Reservation<'_>>,
         mut body: BriefGuard<'_, Body>,
         merged: Result<MergeResults>,
     ) -> Result<Ts, Undone> {
@@ -264,18 +265,18 @@ impl TxnInner {
     /// The same for one key, with nothing to certify: the version is never in flight.
     fn decide_in_one_visit(
         &self,
-        reservation: Option<Reservation>,
+        reservation: Option<Reservation<'_>>,
         mut body: BriefGuard<'_, Body>,
     ) -> Result<Ts, Undone> {
         let mut encoder = encoder(reservation.as_ref(), &body);
         let mut value = None;
         self.resolve_writes(&mut body, None, encoder.as_mut(), |_, _, resolved| value = resolved)?;
-        let (reservation, log_body) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
+        let (reservation, mut log_body) = self.cannot_fail_any_more(&mut body, reservation, encoder)?;
         // Its own view goes first: it would only hold back what the visit collects.
         self.end_views(body.take_views());
         let (timeline, views) = (&self.core.timeline, &self.core.views);
         let [record] = &body.locked[..] else { unreachable!("one key is written, and locked (I4)") };
-        let (ts, wakers, settled) = record.0.commit(value, timeline, log_body, || views.cached_live(timeline));
+        let (ts, wakers, settled) = record.0.commit(value, timeline, &mut log_body, || views.cached_live(timeline));
         let wakers = WakeOnDrop(wakers);
         let held = body.take_held();
         drop(body);
@@ -283,6 +284,7 @@ impl TxnInner {
         if let Some(reservation) = reservation {
             reservation.placed();
         }
+        log_body.into_iter().for_each(BodyWriter::recycle);
         let records = held.locked.release();
         if settled.leaves_garbage {
             records.iter().for_each(|record| self.core.store.note_garbage(&record.0));
@@ -293,12 +295,12 @@ impl TxnInner {
     }
 
     /// The end of step 2: the record for the log, the space that it needs there, and no wound from here on.
-    fn cannot_fail_any_more(
-        &self,
+    fn cannot_fail_any_more<'t>(
+        &'t self,
         body: &mut Body,
-        reservation: Option<Reservation>,
+        reservation: Option<Reservation<'t>>,
         encoder: Option<BodyWriter>,
-    ) -> Result<(Option<Reservation>, Option<LogBody>)> {
+    ) -> Result<(Option<Reservation<'t>>, Option<LogBody>)> {
         let mut record = encoder.map(BodyWriter::finish);
         let reservation = self.fitting(reservation, record.as_mut())?;
         protect(self, body.owner.as_deref())?;
@@ -418,10 +420,18 @@ impl TxnInner {
         }
     }
 
-    /// A merge may have come to more than was thought: then more space is reserved, before the order.
-    fn fitting(&self, reservation: Option<Reservation>, record: Option<&mut LogBody>) -> Result<Option<Reservation>> {
+    /// Says in the record what the log must know. A merge may have come to more than was thought: then more space is
+    /// reserved, before the order.
+    fn fitting<'t>(
+        &'t self,
+        reservation: Option<Reservation<'t>>,
+        record: Option<&mut LogBody>,
+    ) -> Result<Option<Reservation<'t>>> {
         match (reservation, record, &self.core.disk) {
-            (Some(reservation), Some(record), Some(disk)) => Ok(Some(disk.log.fit(reservation, record)?)),
+            (Some(reservation), Some(record), Some(disk)) => {
+                record.at_once = self.durability == Durability::None;
+                Ok(Some(disk.log.fit(reservation, record)?))
+            }
             (reservation, ..) => Ok(reservation),
         }
     }
@@ -467,7 +477,7 @@ impl TxnInner {
     }
 }
 
-fn encoder(reservation: Option<&Reservation>, body: &Body) -> Option<BodyWriter> {
+fn encoder(reservation: Option<&Reservation<'_>>, body: &Body) -> Option<BodyWriter> {
     reservation.map(|_| BodyWriter::with_capacity(body.writes.bytes() + ROOM))
 }
 
@@ -490,7 +500,7 @@ enum AtOnce<'t> {
     Ended(Commit),
     Decided(Ts),
     /// The records of its write set must be waited for.
-    MustWait(GiveUpOnDrop<'t>, Option<Reservation>, Handles<RecordRef>),
+    MustWait(GiveUpOnDrop<'t>, Option<Reservation<'t>>, Handles<RecordRef>),
 }
 
 /// A commit that failed in steps 2 to 6, with those who waited for its place in the order, and with what it had

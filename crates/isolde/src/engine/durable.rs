@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isolde_mvcc::{OpenView, ReadAt, View};
-use isolde_types::sync::atomic::{AtomicU64, Ordering};
+use isolde_types::sync::atomic::Ordering;
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
 use isolde_types::{Key, Span, Ts, mutant};
 use isolde_wal::{
@@ -87,8 +87,6 @@ pub(crate) struct Disk {
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// Held by whoever closes: who does so at the same time returns when it is done.
     closing: Mutex<()>,
-    /// The largest view or commit that was acknowledged while it was not durable.
-    acknowledged: AtomicU64,
 }
 
 impl Disk {
@@ -107,7 +105,6 @@ impl Disk {
             directory: Mutex::new(Some(Arc::new(directory))),
             threads: Mutex::default(),
             closing: Mutex::default(),
-            acknowledged: AtomicU64::new(0),
         }
     }
 
@@ -141,11 +138,13 @@ impl Disk {
         closed.map_err(Error::from)
     }
 
-    fn acknowledge(&self, ts: Ts) {
-        // Relaxed: it only grows, so what is seen may ask for too much, never for too little.
-        if ts > self.log.durable().get() && ts.0 > self.acknowledged.load(Ordering::Relaxed) {
-            self.acknowledged.fetch_max(ts.0, Ordering::SeqCst);
+    /// Without waiting for anything: only a log that has failed refuses.
+    fn acknowledge_at_once(&self, ts: Ts) -> Result<()> {
+        self.log.acknowledge(ts);
+        if self.log.is_poisoned() && !self.log.is_hard(ts, Hardness::Synced) {
+            return Err(self.log.check().err().map_or(Error::Poisoned("".into()), Error::from));
         }
+        Ok(())
     }
 }
 
@@ -189,8 +188,7 @@ impl Core {
         let Some(disk) = self.disk.as_ref().filter(|_| durability.reads_durable()) else {
             return (self.open_view(), Ts::ZERO);
         };
-        let acknowledged = Ts(disk.acknowledged.load(Ordering::SeqCst));
-        if acknowledged <= disk.log.durable().get() || disk.log.is_poisoned() {
+        if disk.log.acknowledged() <= disk.log.durable().get() || disk.log.is_poisoned() {
             return (self.views.open_durable(&self.timeline), Ts::ZERO);
         }
         // Somebody was told of more than is durable: going back behind that is not allowed.
@@ -211,14 +209,7 @@ impl Core {
     /// `Poisoned`.
     pub async fn hard(&self, wait: &Wait, ts: Ts, durability: Durability) -> Result<()> {
         let Some(disk) = &self.disk else { return Ok(()) };
-        let Some(hardness) = durability.hardness() else {
-            disk.acknowledge(ts);
-            return if disk.log.is_poisoned() && !disk.log.is_hard(ts, Hardness::Synced) {
-                Err(disk.log.check().err().map_or(Error::Poisoned("".into()), Error::from))
-            } else {
-                Ok(())
-            };
-        };
+        let Some(hardness) = durability.hardness() else { return disk.acknowledge_at_once(ts) };
         let company = match durability {
             Durability::Group { max_delay } => max_delay,
             _ => Duration::ZERO,
@@ -234,7 +225,7 @@ impl Core {
         })
         .await?;
         if hardness == Hardness::Written {
-            disk.acknowledge(ts);
+            disk.log.acknowledge(ts);
         }
         Ok(())
     }
@@ -293,14 +284,14 @@ impl Drop for Core {
 }
 
 impl TxnInner {
-    /// Before a commit takes its place: that its record, of at most `bound` bytes, can be appended.
-    pub fn admit(&self, disk: &Disk, bound: usize) -> Result<Reservation> {
+    /// Before a commit takes its place: that its record, of at most `log_bytes`, can be appended.
+    pub fn admit<'d>(&self, disk: &'d Disk, log_bytes: usize) -> Result<Reservation<'d>> {
         if self.durability != Durability::None {
             // Asking the kernel takes 150 ns, a tenth of a commit that waits for nothing: that one is not told
             // that it is in a child of fork, but its batch is not written.
             disk.log.process().check()?;
         }
-        Ok(disk.log.admit(bound)?)
+        Ok(disk.log.admit(log_bytes)?)
     }
 
     /// What this transaction has seen must be hard before a result that it decided is given away.
