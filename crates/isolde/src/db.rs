@@ -500,7 +500,7 @@ impl Db {
         closed
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.core.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
