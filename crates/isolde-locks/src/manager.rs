@@ -420,7 +420,10 @@ impl<H: Handle> LockManager<H> {
     pub(crate) fn owners(&self) -> Vec<Arc<Owner<H>>> {
         let mut all: Vec<Arc<Owner<H>>> = Vec::new();
         for shard in &self.owners {
-            all.extend(shard.lock().iter().filter_map(|(_, owner)| owner.upgrade()));
+            let owners = shard.lock();
+            if !owners.is_empty() {
+                all.extend(owners.iter().filter_map(|(_, owner)| owner.upgrade()));
+            }
         }
         all.sort_by_key(|owner| owner.id);
         all

@@ -5,20 +5,18 @@
 //! for each mode and only as far as it was not yet walked, so that a hundred waiters on one key cost a
 //! hundred steps and not ten thousand. There is no recursion and no limit on depth.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use isolde_types::{Key, LockMode, TxnId, mutant};
 
 use crate::report::{Edge, EdgeKind};
 use crate::table::{RawBlocker, Request, Table, Target, Ticket, Turn};
 
 /// How a transaction was reached: by whose request, and through what.
-type Parents = HashMap<TxnId, (Ticket, RawBlocker), RandomState>;
+type Parents = BTreeMap<TxnId, (Ticket, RawBlocker)>;
 
 /// How far the queue of a key was walked for requests of a mode.
-type Walked = HashMap<(Key, LockMode), Turn, RandomState>;
+type Walked = BTreeMap<(Key, LockMode), Turn>;
 
 impl Table {
     /// A shortest cycle of waits through `start`, beginning with a wait of `start`.

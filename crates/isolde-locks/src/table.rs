@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::ops::{Bound, ControlFlow};
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use isolde_types::sync::Arc;
 use isolde_types::{Key, LockMode, Span, TxnId, mutant};
 use smallvec::SmallVec;
@@ -43,12 +43,12 @@ const REMEMBERED: usize = 64;
 /// See the module.
 pub struct Table {
     policy: Deadlocks,
-    pub(crate) txns: HashMap<TxnId, TxnEntry, RandomState>,
+    pub(crate) txns: BTreeMap<TxnId, TxnEntry>,
     pub(crate) keys: BTreeMap<Key, Queue>,
     /// Few at a time: looked through one by one.
     pub(crate) spans: Vec<(Span, Holder)>,
     pub(crate) span_waiters: Vec<(Turn, Ticket)>,
-    pub(crate) requests: HashMap<Ticket, Request, RandomState>,
+    pub(crate) requests: BTreeMap<Ticket, Request>,
     next: u64,
     recent: VecDeque<Arc<DeadlockReport>>,
     pub(crate) deadlocks: u64,
@@ -60,11 +60,11 @@ impl Table {
     pub fn new(policy: Deadlocks) -> Table {
         Table {
             policy,
-            txns: HashMap::default(),
+            txns: BTreeMap::new(),
             keys: BTreeMap::new(),
             spans: Vec::new(),
             span_waiters: Vec::new(),
-            requests: HashMap::default(),
+            requests: BTreeMap::new(),
             next: 0,
             recent: VecDeque::new(),
             deadlocks: 0,

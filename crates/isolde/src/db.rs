@@ -501,7 +501,7 @@ impl Db {
         closed
     }
 
-    fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.core.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 

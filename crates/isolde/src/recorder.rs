@@ -38,10 +38,10 @@ impl Db {
             return Err(Error::Unsupported("a transaction is active: start the recording before it"));
         }
         core.tap.set_open(false);
-        let snapshot = self.snapshot()?;
-        let start = snapshot.read_ts().unwrap_or_default();
-        let initial = snapshot.scan(..).collect::<Result<Vec<_>>>()?;
-        drop(snapshot);
+        self.check_open()?;
+        let view = core.view();
+        let (start, initial) = (view.ts(), core.rows(&view));
+        drop(view);
         core.tap.set_open(true);
         if core.timeline.visible() != start || !core.registry.active().is_empty() {
             core.tap.set_open(false);

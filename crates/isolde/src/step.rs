@@ -13,6 +13,7 @@ use isolde_types::sync::Arc;
 use isolde_types::{Key, KeyRange, LockMode, TxnId};
 
 use crate::builder::TxnBuilder;
+use crate::db::Db;
 use crate::engine::commit::Commit;
 use crate::engine::inside::poll_inside;
 use crate::engine::read::Intent;
@@ -28,6 +29,18 @@ pub use crate::engine::wait::Cause;
 /// A transaction whose operations are polled by hand. Dropped, it rolls back.
 pub struct Session {
     inner: Arc<TxnInner>,
+}
+
+/// Puts rows into a database in memory that nobody has used, as if one transaction had committed them: what an
+/// explorer opens for each of its runs is filled fast.
+pub fn fill<'r>(db: &Db, rows: impl IntoIterator<Item = (&'r [u8], Bytes)>) {
+    db.core().fill(rows);
+}
+
+/// All rows that are visible now, in key order, without a transaction.
+#[must_use]
+pub fn rows(db: &Db) -> Vec<(Key, Bytes)> {
+    db.core().rows(&db.core().view())
 }
 
 /// The attempts of one body: what `transact` does between them, as values. The caller decides what a

@@ -174,9 +174,10 @@ impl<'d> Driver<'d> {
         }
         self.txns[txn].began = true;
         let step = self.push(txn, action);
-        self.txns[txn].waiting.push_back(step);
-        if self.txns[txn].current.is_none() {
-            self.run_waiting(txn)?;
+        if self.txns[txn].current.is_some() {
+            self.txns[txn].waiting.push_back(step);
+        } else if self.is_active(txn) {
+            self.start(txn, step)?;
         }
         self.settle()
     }

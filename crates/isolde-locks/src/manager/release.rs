@@ -16,12 +16,16 @@ impl<H: Handle> LockManager<H> {
     /// Under the graph mutex the word is looked at again: since it was found to be FAT, somebody who
     /// gave up waiting may have deflated it, and the table knows nothing of the lock any more.
     pub(super) fn lower(&self, graph: &mut Graph<H>, owner: &Owner<H>, handle: &H, mode: Option<LockMode>) -> Effects {
-        if !mutant!("release-misses-deflated-word") && self.give_back_word(owner, handle, mode) {
+        if self.was_in_word(owner, handle, mode) {
             return Effects::default();
         }
         let effects = graph.table.set_mode(owner.id, &Target::Key(handle.key().clone()), mode);
         self.deflate(graph, handle.key());
         effects
+    }
+
+    fn was_in_word(&self, owner: &Owner<H>, handle: &H, mode: Option<LockMode>) -> bool {
+        !mutant!("release-misses-deflated-word") && self.give_back_word(owner, handle, mode)
     }
 
     /// Gives back, or lowers, a lock that the word alone knows; `false` if the table has it.
@@ -114,9 +118,12 @@ impl<H: Handle> LockManager<H> {
 
     pub(super) fn release_in_table(&self, owner: &Arc<Owner<H>>, fat: &[H]) {
         let mut graph = self.graph.lock();
-        let mut effects = graph.table.release(owner.id);
+        let effects = graph.table.release(owner.id);
+        // The table has nothing of it any more. A word may have been deflated since it was found to be FAT.
         for handle in fat {
-            effects = effects.and(self.lower(&mut graph, owner, handle, None));
+            if !self.was_in_word(owner, handle, None) {
+                self.deflate(&mut graph, handle.key());
+            }
         }
         let aftermath = self.settle(&mut graph, effects);
         drop(graph);

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use isolde_locks::{Handle, LockCell, LockConfig, LockManager, SpanRecords};
-use isolde_mvcc::{Live, Record, Store, Swept, Timeline, Views, hold_back};
+use isolde_mvcc::{Exposure, Live, ReadAt, Record, Rows, Status, Store, Swept, Timeline, View, Views, hold_back};
 use isolde_types::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Clock, Isolation, Key, Mode, Places, Span, Ts, TxnId};
@@ -122,6 +123,26 @@ impl Core {
     /// The record of a key, if there is one.
     pub fn find(&self, key: &[u8]) -> Option<RecordRef> {
         self.store.find(key).map(RecordRef)
+    }
+
+    /// Puts rows into a database in memory that nobody has used: as recovery does, committed by one transaction that
+    /// is gone.
+    pub fn fill<'r>(&self, rows: impl IntoIterator<Item = (&'r [u8], Bytes)>) {
+        assert!(self.disk.is_none() && self.timeline.last() == Ts::ZERO, "I1: only an unused database is filled");
+        let (ts, wakers) = self.timeline.commit_at_once(&Status::new(self.next_id(), Exposure::Private), None);
+        rows.into_iter().for_each(|(key, value)| self.store.restore(key, Some(&value), ts));
+        wakers.wake();
+    }
+
+    /// All rows that a view shows.
+    pub fn rows(&self, view: &View) -> Vec<(Key, Bytes)> {
+        let mut cursor = self.store.cursor(Span::all());
+        let (mut all, mut stretch, mut more) = (Vec::new(), Rows::default(), true);
+        while more {
+            more = self.store.next_rows(&mut cursor, ReadAt::At(view.ts()), &mut stretch);
+            all.extend(std::iter::from_fn(|| stretch.pop_front()));
+        }
+        all
     }
 
     pub fn check_key(&self, key: &[u8]) -> Result<()> {

@@ -127,7 +127,10 @@ impl Registry {
     pub fn active(&self) -> Vec<Arc<TxnInner>> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            all.extend(shard.0.lock().active.iter().flatten().filter_map(Weak::upgrade));
+            let inside = shard.0.lock();
+            if inside.active.len() > inside.free.len() {
+                all.extend(inside.active.iter().flatten().filter_map(Weak::upgrade));
+            }
         }
         all
     }

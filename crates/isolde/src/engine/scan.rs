@@ -543,14 +543,10 @@ impl ScanCore {
         if piece.is_empty() {
             return;
         }
-        let rows = row
-            .zip(key)
-            .map(|((version, value), key)| TapRow { key: key.clone(), version, value })
-            .into_iter()
-            .collect();
+        let row = row.zip(key).map(|((version, value), key)| TapRow { key: key.clone(), version, value });
         let tracked = self.intent != Intent::Untracked && self.on_locked != OnLocked::Skip;
         let tracking = if tracked { Tracking::Tracked } else { Tracking::Untracked };
-        self.txn.core.tap.scan(&self.txn, piece, rows, tracking, self.as_of());
+        self.txn.core.tap.scan(&self.txn, piece, row, tracking, self.as_of());
     }
 }
 

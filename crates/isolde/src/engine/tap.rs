@@ -43,7 +43,7 @@ mod imp {
         #[inline]
         pub fn read_own(&self, _txn: &TxnInner, _key: &[u8], _seq: u32, _value: Option<&Bytes>) {}
         #[inline]
-        pub fn scan(&self, _txn: &TxnInner, _span: Span, _rows: Vec<TapRow>, _tracking: Tracking, _as_of: Ts) {}
+        pub fn scan(&self, _txn: &TxnInner, _span: Span, _row: Option<TapRow>, _tracking: Tracking, _as_of: Ts) {}
         #[inline]
         pub fn write(&self, _txn: &TxnInner, _key: &Key, _seq: u32, _value: Option<&Bytes>, _blind: bool) {}
         #[inline]
@@ -134,14 +134,13 @@ mod imp {
             });
         }
 
-        pub fn scan(&self, txn: &TxnInner, span: Span, rows: Vec<TapRow>, tracking: Tracking, as_of: Ts) {
+        pub fn scan(&self, txn: &TxnInner, span: Span, row: Option<TapRow>, tracking: Tracking, as_of: Ts) {
             self.put(|| Event::Scan {
                 txn: key_of(txn),
                 span,
-                rows: rows
-                    .into_iter()
-                    .map(|row| Row { key: row.key, version: row_version(row.version), value: row.value })
-                    .collect(),
+                rows: row.map_or_else(Vec::new, |row| {
+                    vec![Row { key: row.key, version: row_version(row.version), value: row.value }]
+                }),
                 kind: kind_of(tracking),
                 as_of: Some(as_of),
             });
