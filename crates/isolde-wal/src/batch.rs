@@ -5,8 +5,8 @@
 //!           short ones, copied          a long one, as it came
 //! ```
 //!
-//! Short bodies are copied behind one another, so that the leader writes a run as it stands, and the bodies
-//! are freed by the threads that made them. A long one stays where it is: copying it would hold up everybody
+//! Short bodies are copied behind one another, so that the leader writes a run as it stands, and the memory of the
+//! bodies stays with the threads that made them. A long one stays where it is: copying it would hold up everybody
 //! who waits for a place. The headers are filled in by the [`Writer`](crate::writer::Writer), who alone knows
 //! where a record comes to stand.
 

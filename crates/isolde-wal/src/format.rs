@@ -32,8 +32,8 @@ const SEGMENT_RESERVED: usize = 8;
 const SUCCESSOR_MAGIC: [u8; 8] = *b"ISOLDNXT";
 /// The bytes of the note that another segment follows.
 pub const SUCCESSOR_NOTE: usize = 12;
-/// The bytes that seed the checksum of a record.
-const PLACE: usize = 4 * size_of::<u64>();
+/// The bytes of a record's place in its segment.
+const PLACE: usize = size_of::<u64>();
 /// No position, number or time gets so far. So what comes from a file can be counted on with.
 const LIMIT: u64 = 1 << 62;
 
@@ -206,21 +206,19 @@ impl SegmentHeader {
 
     /// The seed of the checksums of records at `at`.
     pub(crate) fn seed(&self, at: Lsn) -> u32 {
-        crc32c::crc32c(&self.place(at))
+        crc32c::crc32c_append(self.shared_seed(), &within(at).to_le_bytes())
     }
 
-    /// What tells a record at `at` from the same bytes elsewhere.
-    fn place(&self, at: Lsn) -> [u8; PLACE] {
+    /// The part of it that all records of this segment share.
+    pub(crate) fn shared_seed(&self) -> u32 {
         let numbers = if mutant!("epoch-left-out-of-seed") {
-            [self.database, 0, self.segment, at.0]
+            [self.database, 0, self.segment]
         } else if mutant!("checksum-excludes-lsn") {
-            [self.database, self.epoch, 0, 0]
+            [self.database, self.epoch, 0]
         } else {
-            [self.database, self.epoch, self.segment, at.0]
+            [self.database, self.epoch, self.segment]
         };
-        let mut place = [0; PLACE];
-        place.copy_from_slice(numbers.map(u64::to_le_bytes).as_flattened());
-        place
+        crc32c::crc32c(numbers.map(u64::to_le_bytes).as_flattened())
     }
 
     /// The position of a byte of this segment.
@@ -228,6 +226,11 @@ impl SegmentHeader {
     pub fn lsn(&self, offset: u64) -> Lsn {
         Lsn(self.start.0.saturating_add(offset))
     }
+}
+
+/// What tells a record at `at` from the same bytes elsewhere in its segment.
+fn within(at: Lsn) -> u64 {
+    if mutant!("checksum-excludes-lsn") { 0 } else { at.0 }
 }
 
 /// What a record is.
@@ -258,6 +261,11 @@ impl RecordHeader {
     /// The header of a record at `at`.
     #[must_use]
     pub fn encode(&self, segment: &SegmentHeader, at: Lsn) -> [u8; RECORD_HEADER] {
+        self.encode_seeded(segment.shared_seed(), at)
+    }
+
+    /// The same, in a segment of which that is the [`shared_seed`](SegmentHeader::shared_seed).
+    pub(crate) fn encode_seeded(&self, shared_seed: u32, at: Lsn) -> [u8; RECORD_HEADER] {
         let kind: u32 = match self.kind {
             RecordKind::Commit => 1,
             RecordKind::Marker => 2,
@@ -265,12 +273,12 @@ impl RecordHeader {
         // The place before the fields, so that one call makes the checksum: a call costs more than the bytes.
         let mut checked = [0; PLACE + RECORD_HEADER - CHECKSUM];
         let (place, fields) = checked.split_at_mut(PLACE);
-        place.copy_from_slice(&segment.place(at));
+        place.copy_from_slice(&within(at).to_le_bytes());
         let numbers = [self.body_len, self.body_checksum, kind].map(u32::to_le_bytes);
         let (short, long) = fields.split_at_mut(size_of_val(&numbers));
         short.copy_from_slice(numbers.as_flattened());
         long.copy_from_slice([self.commit_ts.0, self.durable.0].map(u64::to_le_bytes).as_flattened());
-        let checksum = crc32c::crc32c(&checked).to_le_bytes();
+        let checksum = crc32c::crc32c_append(shared_seed, &checked).to_le_bytes();
         let mut header = [0; RECORD_HEADER];
         let (before, behind) = header.split_at_mut(CHECKSUM);
         before.copy_from_slice(&checksum);

@@ -138,6 +138,23 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn memory_that_is_used_again_shows_nothing_of_the_body_before() {
+        let body = |value: &[u8]| {
+            let mut writer = BodyWriter::with_capacity(3 + value.len());
+            writer.push(b"k", Some(value));
+            writer.finish()
+        };
+        let mut long = body(&[7; 50]);
+        long.bytes[..RECORD_HEADER].fill(9);
+        let pointer = long.bytes.as_ptr();
+        BodyWriter::recycle(long);
+        let short = body(b"v");
+        assert_eq!(short.bytes.as_ptr(), pointer, "it is used again");
+        assert_eq!(short.bytes[..RECORD_HEADER], [0; RECORD_HEADER]);
+        assert_eq!(short.bytes[RECORD_HEADER..], *b"\x02\x01kv");
+    }
+
     proptest! {
         #[test]
         fn operations_come_back(ops in prop::collection::vec((any::<Vec<u8>>(), any::<Option<Vec<u8>>>()), 0..20)) {

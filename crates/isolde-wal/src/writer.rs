@@ -18,6 +18,8 @@ pub(crate) struct Writer {
     vfs: Arc<dyn Vfs>,
     segments: Arc<Segments>,
     segment: SegmentHeader,
+    /// Of `segment`.
+    shared_seed: u32,
     file: Box<dyn VfsFile>,
     /// The offset in the segment of the next byte to be written.
     at: u64,
@@ -40,7 +42,8 @@ impl Writer {
     ) -> Writer {
         let durable = segment.lsn(at);
         segments.set_left(segment.records_end().saturating_sub(align_up(at)));
-        Writer { vfs, segments, segment, file, at, durable, unsynced: 0, last_ts }
+        let shared_seed = segment.shared_seed();
+        Writer { vfs, segments, segment, shared_seed, file, at, durable, unsynced: 0, last_ts }
     }
 
     /// Everything before is on disk.
@@ -115,7 +118,8 @@ impl Writer {
     fn header(&self, kind: RecordKind, placed: &Placed, at: u64) -> [u8; RECORD_HEADER] {
         let body_len = u32::try_from(placed.len - RECORD_HEADER).unwrap_or(u32::MAX); // admission refused larger ones
         let (body_checksum, commit_ts, durable) = (placed.body_checksum, placed.ts, self.durable);
-        RecordHeader { kind, body_len, body_checksum, commit_ts, durable }.encode(&self.segment, self.segment.lsn(at))
+        RecordHeader { kind, body_len, body_checksum, commit_ts, durable }
+            .encode_seeded(self.shared_seed, self.segment.lsn(at))
     }
 
     /// Makes everything that was appended durable.
@@ -178,6 +182,7 @@ impl Writer {
         self.segments.close(self.segment.segment, self.last_ts);
         self.file = file;
         self.segment = header;
+        self.shared_seed = header.shared_seed();
         self.at = BLOCK;
         self.unsynced = 0;
         self.durable = header.lsn(BLOCK);
