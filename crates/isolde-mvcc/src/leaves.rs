@@ -20,6 +20,7 @@ use std::ops::Bound;
 use isolde_types::sync::atomic::{AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use isolde_types::{Key, RecordCell, Span};
+use smallvec::SmallVec;
 
 use crate::fences::Fences;
 use crate::record::{PREFIX_BYTES, ReadAt, Record, prefix};
@@ -28,13 +29,16 @@ use crate::rows::{Rows, STRETCH};
 /// How many records a leaf holds at most.
 const LEAF_RECORDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
 
+type Entries<C> = SmallVec<[Entry<C>; LEAF_RECORDS]>;
+
 pub(crate) struct Leaf<C> {
     low: Edge,
     inside: RwLock<Inside<C>>,
 }
 
 struct Inside<C> {
-    entries: Vec<Entry<C>>,
+    /// In the leaf itself: whoever comes to it has one place less to wait for.
+    entries: Entries<C>,
     /// The first key after this leaf; `None` for the last leaf.
     high: Option<Edge>,
     next: Option<Arc<Leaf<C>>>,
@@ -155,14 +159,14 @@ pub struct Cursor<C> {
 pub(crate) struct Leaves<C: RecordCell> {
     fences: Fences<Arc<Leaf<C>>>,
     first: Arc<Leaf<C>>,
-    /// Room for records in all leaves.
-    room: AtomicUsize,
+    /// How many leaves there are.
+    count: AtomicUsize,
 }
 
 impl<C: RecordCell> Leaves<C> {
     pub fn new() -> Leaves<C> {
-        let first = Arc::new(Leaf::new(Edge::at(&Key::new()), Vec::with_capacity(LEAF_RECORDS), None, None));
-        Leaves { fences: Fences::new(), first, room: AtomicUsize::new(LEAF_RECORDS) }
+        let first = Arc::new(Leaf::new(Edge::at(&Key::new()), Entries::new(), None, None));
+        Leaves { fences: Fences::new(), first, count: AtomicUsize::new(1) }
     }
 
     /// The leaf whose fence is the last within the bound.
@@ -175,7 +179,7 @@ impl<C: RecordCell> Leaves<C> {
     /// lands left of his key walks right.
     fn only_leaf(&self) -> Option<Arc<Leaf<C>>> {
         // Relaxed: a hint.
-        (self.room.load(Ordering::Relaxed) == LEAF_RECORDS).then(|| Arc::clone(&self.first))
+        (self.count.load(Ordering::Relaxed) == 1).then(|| Arc::clone(&self.first))
     }
 
     // --- linking -----------------------------------------------------------------------------------
@@ -231,8 +235,7 @@ impl<C: RecordCell> Leaves<C> {
     fn split(&self, inside: &mut Inside<C>, place: usize, entry: Entry<C>) {
         let appends = place == inside.entries.len() && inside.next.is_none();
         let middle = if appends { place } else { inside.entries.len() / 2 };
-        let mut right = Vec::with_capacity(LEAF_RECORDS);
-        right.extend(inside.entries.drain(middle..));
+        let mut right: Entries<C> = inside.entries.drain(middle..).collect();
         if place >= middle && (appends || place > middle) {
             right.insert(place - middle, entry);
         } else {
@@ -244,7 +247,7 @@ impl<C: RecordCell> Leaves<C> {
         inside.next = Some(Arc::clone(&leaf));
         // Under the latch: once it is left, the new leaf may empty and its fence be removed.
         self.fences.insert(low.key(), leaf);
-        self.room.fetch_add(LEAF_RECORDS, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes a sealed record out. Idempotent.
@@ -293,7 +296,7 @@ impl<C: RecordCell> Leaves<C> {
                         before.next = inside.next.take();
                         before.high = inside.high.take();
                         self.fences.remove(&low);
-                        self.room.fetch_sub(LEAF_RECORDS, Ordering::Relaxed);
+                        self.count.fetch_sub(1, Ordering::Relaxed);
                     }
                     return;
                 }
@@ -421,13 +424,12 @@ impl<C: RecordCell> Leaves<C> {
     /// Heap bytes of leaves and fences.
     pub fn bytes(&self) -> usize {
         let leaf = size_of::<Leaf<C>>() + 2 * size_of::<usize>();
-        let room = self.room.load(Ordering::Relaxed);
-        room * size_of::<Entry<C>>() + room / LEAF_RECORDS * leaf + self.fences.bytes()
+        self.count.load(Ordering::Relaxed) * leaf + self.fences.bytes()
     }
 }
 
 impl<C> Leaf<C> {
-    fn new(low: Edge, entries: Vec<Entry<C>>, high: Option<Edge>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
+    fn new(low: Edge, entries: Entries<C>, high: Option<Edge>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
         Leaf { low, inside: RwLock::new(Inside { entries, high, next, dead: false }) }
     }
 }

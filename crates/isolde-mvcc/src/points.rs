@@ -36,13 +36,18 @@ impl<C: RecordCell> Points<C> {
     }
 
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<Arc<Record<C>>> {
+        self.find_with(hash, key, Arc::clone)
+    }
+
+    /// What `visit` makes of a key's record, under the shard's latch: saves a count of references, up and down.
+    /// It may latch records, and nothing else.
+    pub fn find_with<R>(&self, hash: u64, key: &[u8], visit: impl FnOnce(&Arc<Record<C>>) -> R) -> Option<R> {
         let start = prefix(key);
-        let is_wanted = |record: &Arc<Record<C>>| {
-            // Its lines are on their way while the first is looked at: the latches that follow would wait for each.
+        self.shard(hash).read().find(hash, |record| record.is_of(key, start, hash)).map(|record| {
+            // Before anything is counted or latched: those wait for each other, and plain loads do not.
             std::hint::black_box(record.touch());
-            record.is_of(key, start, hash)
-        };
-        self.shard(hash).read().find(hash, is_wanted).cloned()
+            visit(record)
+        })
     }
 
     /// The record of a key, made if there is none.

@@ -33,6 +33,11 @@ pub struct Found {
     pub value: Option<Bytes>,
 }
 
+impl Found {
+    /// Of a key that has no record.
+    pub const NOTHING: Found = Found { version: FoundVersion::None, value: None };
+}
+
 /// Which version a read found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FoundVersion {
@@ -258,10 +263,10 @@ impl<C: RecordCell> Record<C> {
         self.linked.store(true, atomic::Ordering::Release);
     }
 
-    /// Loads what lies before and after the chain, and with it the cache lines of the chain.
+    /// Loads the latch and what lies behind the chain, and with them the two cache lines of both.
+    #[inline]
     pub(crate) fn touch(&self) -> u64 {
-        let before = u64::from(self.queued.load(atomic::Ordering::Relaxed)) ^ u64::from(self.cell.is_sealed());
-        before ^ std::ptr::from_ref::<Shared>(&self.shared) as u64 ^ self.key.len() as u64
+        u64::from(self.chain.touch()) ^ std::ptr::from_ref::<Shared>(&self.shared) as u64
     }
 
     /// The chain, latched.

@@ -14,7 +14,7 @@ use crate::chain::Size;
 use crate::leaves::{Cursor, Leaves, bring_near};
 use crate::live::Live;
 use crate::points::Points;
-use crate::record::{Latest, ReadAt, Record, Settled, Shared};
+use crate::record::{Found, Latest, ReadAt, Record, Settled, Shared};
 use crate::rows::Rows;
 use crate::status::Status;
 use crate::value::Packed;
@@ -86,6 +86,11 @@ impl<C: RecordCell> Store<C> {
     /// The record of a key, if there is one.
     pub fn find(&self, key: &[u8]) -> Option<Arc<Record<C>>> {
         self.points.find(self.points.hash(key), key)
+    }
+
+    /// What a view shows of a key: [`Record::read`], for those who do not need the record.
+    pub fn read(&self, key: &[u8], at: ReadAt, own: Option<&Arc<Status>>) -> Found {
+        self.points.find_with(self.points.hash(key), key, |record| record.read(at, own)).unwrap_or(Found::NOTHING)
     }
 
     /// The record of a key, made if there is none; it is linked into both indexes.

@@ -40,6 +40,12 @@ mod imp {
             self.0.get_mut()
         }
 
+        /// A look at it that takes nothing and promises nothing, to bring it near.
+        #[inline]
+        pub fn touch(&self) -> bool {
+            self.0.is_locked()
+        }
+
         #[cold]
         fn wait(&self) -> BriefGuard<'_, T> {
             super::spin_until(|| if self.0.is_locked() { None } else { self.0.try_lock() })
@@ -96,6 +102,11 @@ mod imp {
 
         pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             self.0.try_lock().ok()
+        }
+
+        /// Nothing is near or far.
+        pub fn touch(&self) -> bool {
+            false
         }
 
         pub fn into_inner(self) -> T {

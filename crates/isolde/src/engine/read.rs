@@ -34,8 +34,18 @@ pub(crate) struct Base {
     tracking: Tracking,
 }
 
+/// Whether a read needs the record that it found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Keep {
+    /// To be certified.
+    Record,
+    /// What it showed is enough.
+    Nothing,
+}
+
 /// What a view showed.
 struct Seen {
+    /// If it was to be kept, and there is one.
     record: Option<RecordRef>,
     found: Found,
     as_of: Ts,
@@ -176,7 +186,7 @@ impl TxnInner {
             let value = match (&statement, self.own_write(key)) {
                 (Some(view), None) => {
                     self.saw(view.ts());
-                    let seen = self.look_at(key, ReadAt::At(view.ts()), view.ts());
+                    let seen = self.look_at(key, ReadAt::At(view.ts()), view.ts(), self.keeps_plain());
                     self.remember_plain(key, &seen);
                     let base = seen.into_base(Tracking::Tracked);
                     self.tell(key, &base);
@@ -191,16 +201,22 @@ impl TxnInner {
 
     /// A read without lock, remembered if the policy certifies reads.
     fn plain(&self, key: &[u8]) -> Base {
-        let seen = self.look(key, self.policy.view);
+        let seen = self.look(key, self.policy.view, self.keeps_plain());
         self.remember_plain(key, &seen);
         seen.into_base(Tracking::Tracked)
+    }
+
+    /// What a read without lock keeps.
+    fn keeps_plain(&self) -> Keep {
+        let certified = !self.is_read_only() && self.policy.certify >= Footprint::Rows;
+        if certified { Keep::Record } else { Keep::Nothing }
     }
 
     fn remember_plain(&self, key: &[u8], seen: &Seen) {
         if !self.is_read_only() {
             let mut body = self.body();
             body.reads.read_anything = true;
-            if self.policy.certify >= Footprint::Rows {
+            if self.keeps_plain() == Keep::Record {
                 body.reads.add_key(seen.record.as_ref(), key, seen.as_of);
             }
         }
@@ -209,7 +225,7 @@ impl TxnInner {
     /// A read that is certified at commit at any level; it never sees in-flight writes.
     fn marked(&self, key: &[u8]) -> Base {
         self.hold_marks_view();
-        let seen = self.look(key, self.policy.marked_view());
+        let seen = self.look(key, self.policy.marked_view(), Keep::Record);
         let mut body = self.body();
         body.reads.read_anything = true;
         body.reads.marked = true;
@@ -223,22 +239,22 @@ impl TxnInner {
             ReadView::Locked => ReadView::Statement,
             other => other,
         };
-        self.look(key, view).into_base(Tracking::Untracked)
+        self.look(key, view, Keep::Nothing).into_base(Tracking::Untracked)
     }
 
     /// What a view shows of a key, and the state that it showed.
     ///
     /// The state is fixed before the key is looked up: else a record that came in between would be
     /// missed by a read that claims to know of it.
-    fn look(&self, key: &[u8], view: ReadView) -> Seen {
+    fn look(&self, key: &[u8], view: ReadView, keep: Keep) -> Seen {
         match view {
-            ReadView::Dirty => self.look_at(key, ReadAt::Dirty, self.core.timeline.visible()),
+            ReadView::Dirty => self.look_at(key, ReadAt::Dirty, self.core.timeline.visible(), keep),
             ReadView::Snapshot if !mutant!("snapshot-per-call") => {
-                self.look_at(key, ReadAt::At(self.read_ts()), self.read_ts())
+                self.look_at(key, ReadAt::At(self.read_ts()), self.read_ts(), keep)
             }
             ReadView::Statement if mutant!("read-committed-keeps-one-view") => {
                 let first = self.hold_marks_view();
-                self.look_at(key, ReadAt::At(first), first)
+                self.look_at(key, ReadAt::At(first), first, keep)
             }
             ReadView::Statement | ReadView::Snapshot | ReadView::Locked => {
                 // Registered for the length of the call: or its versions could be collected.
@@ -246,17 +262,20 @@ impl TxnInner {
                 self.saw(statement.ts());
                 let dirty = mutant!("read-committed-reads-dirty");
                 let at = if dirty { ReadAt::Dirty } else { ReadAt::At(statement.ts()) };
-                self.look_at(key, at, statement.ts())
+                self.look_at(key, at, statement.ts(), keep)
             }
         }
     }
 
-    fn look_at(&self, key: &[u8], at: ReadAt, as_of: Ts) -> Seen {
+    fn look_at(&self, key: &[u8], at: ReadAt, as_of: Ts, keep: Keep) -> Seen {
         let own = self.own_status_for_look();
-        let record = self.core.find(key);
-        let found = match &record {
-            Some(record) => record.0.read(at, own.as_ref()),
-            None => Found { version: FoundVersion::None, value: None },
+        let (record, found) = match keep {
+            Keep::Nothing => (None, self.core.store.read(key, at, own.as_ref())),
+            Keep::Record => {
+                let record = self.core.find(key);
+                let found = record.as_ref().map_or(Found::NOTHING, |record| record.0.read(at, own.as_ref()));
+                (record, found)
+            }
         };
         Seen { record, found, as_of }
     }
