@@ -5,6 +5,7 @@
 //! for each mode and only as far as it was not yet walked, so that a hundred waiters on one key cost a
 //! hundred steps and not ten thousand. There is no recursion and no limit on depth.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use isolde_types::{Key, LockMode, TxnId, mutant};
@@ -37,8 +38,8 @@ impl Table {
                 self.each_unwalked_blocker(request, walked, |blocker| {
                     if blocker.txn == start {
                         closing.get_or_insert(blocker);
-                    } else if !parents.contains_key(&blocker.txn) {
-                        parents.insert(blocker.txn, (*ticket, blocker));
+                    } else if let Entry::Vacant(place) = parents.entry(blocker.txn) {
+                        place.insert((*ticket, blocker));
                         frontier.push_back(blocker.txn);
                     }
                 });
