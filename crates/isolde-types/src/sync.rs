@@ -156,3 +156,29 @@ pub fn spin_until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
         if tries < SPINS { spin_loop() } else { thread::yield_now() }
     }
 }
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+
+    /// More threads than processors: some lose theirs while they hold it.
+    #[test]
+    fn one_at_a_time_has_a_brief_latch() {
+        const THREADS: u64 = 8;
+        const TIMES: u64 = 20_000;
+        let pair = BriefMutex::new((0_u64, 0_u64));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..TIMES {
+                        let mut pair = pair.lock();
+                        pair.0 += 1;
+                        assert_eq!(pair.0, pair.1 + 1, "nobody else is here");
+                        pair.1 += 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*pair.lock(), (THREADS * TIMES, THREADS * TIMES));
+    }
+}
