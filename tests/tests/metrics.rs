@@ -93,6 +93,25 @@ fn session(db: &Db, isolation: Isolation, mode: Mode) -> Session {
     now(Session::begin(db.txn().isolation(isolation).mode(mode))).unwrap()
 }
 
+/// Each call says it, and the commit; the transaction was aborted once.
+#[test]
+fn a_transaction_that_is_too_old_is_counted_once_however_often_it_is_used() {
+    let clock = Arc::new(ManualClock::default());
+    let db = open(|b| b.clock(Arc::clone(&clock) as Arc<dyn isolde::Clock>).max_snapshot_age(Duration::from_secs(5)));
+    let told = told(|| {
+        let t = db.txn().isolation(Isolation::Snapshot).mode(Mode::Optimistic).begin().unwrap();
+        clock.advance(Duration::from_secs(6));
+        db.collect();
+        for _ in 0..2 {
+            assert_eq!(t.put("k", b"1").unwrap_err().kind(), isolde::ErrorKind::SnapshotTooOld);
+            assert_eq!(t.get("k").unwrap_err().kind(), isolde::ErrorKind::SnapshotTooOld);
+        }
+        assert_eq!(t.commit().unwrap_err().kind(), isolde::ErrorKind::SnapshotTooOld);
+    });
+    assert_eq!(told["isolde_aborts_total isolation=snapshot mode=optimistic kind=SnapshotTooOld"], [1.0]);
+    db.check().unwrap();
+}
+
 #[test]
 fn commits_and_aborts_are_counted_by_level_mode_and_kind() {
     let db = open(|b| b);

@@ -18,8 +18,13 @@ mod imp {
     pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
     pub use spin::mutex::SpinMutexGuard as BriefGuard;
 
+    /// Lets others run, of whatever priority.
+    pub(super) fn rest() {
+        thread::sleep(std::time::Duration::from_micros(50));
+    }
+
     /// A latch that is held for a moment, and left by a plain store: half of what a [`Mutex`] costs that nobody
-    /// waits for. Whoever finds it held looks again, and does not park.
+    /// waits for. Whoever finds it held looks again, as in [`spin_until`](super::spin_until), and does not park.
     #[derive(Debug, Default)]
     pub struct BriefMutex<T>(spin::mutex::SpinMutex<T>);
 
@@ -76,6 +81,10 @@ mod imp {
     pub use backend::sync::{Condvar, Mutex as CondvarMutex};
     pub use backend::sync::{MutexGuard, MutexGuard as BriefGuard, RwLockReadGuard, RwLockWriteGuard};
     pub use backend::thread;
+
+    pub(super) fn rest() {
+        thread::yield_now();
+    }
 
     /// Lets another thread run: a model checker must not spin.
     pub fn spin_loop() {
@@ -139,21 +148,29 @@ mod imp {
     }
 }
 
+use imp::rest;
 pub use imp::*;
 
 /// How often somebody looks again before it gives its time slice away. Many who look and give it away in turn
 /// keep the one that they wait for from running, if that one has lost its own: so seldom, and longer than it takes.
 const SPINS: u32 = 1000;
+/// How often it looks before it sleeps in between. Whoever yields lets nobody run of a lower priority, and the one
+/// that it waits for may be of such; and what is short as a rule may meet a disk.
+const PATIENCE: u32 = SPINS + 100;
 
 /// Asks until there is an answer: for what others do to memory without waiting for anybody who waits here.
 pub fn spin_until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
-    let mut tries = 0;
+    let mut tries: u32 = 0;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        tries += 1;
-        if tries < SPINS { spin_loop() } else { thread::yield_now() }
+        tries = tries.saturating_add(1);
+        match tries {
+            ..SPINS => spin_loop(),
+            SPINS..PATIENCE => thread::yield_now(),
+            PATIENCE.. => rest(),
+        }
     }
 }
 

@@ -106,8 +106,8 @@ impl TxnInner {
         let ts = if self.policy.has_snapshot() { self.read_ts() } else { self.core.timeline.visible() };
         self.core.tap.commit(self, None, Vec::new());
         let Held { owner, placeholders, views, .. } = self.take_held();
-        self.give_back(owner, &placeholders);
         self.end_views(views);
+        self.give_back(owner, &placeholders);
         self.as_commit(ts)
     }
 

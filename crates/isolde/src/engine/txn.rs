@@ -163,6 +163,8 @@ impl TxnInner {
             return Err(Error::Closed);
         }
         let policy = Policy::of(begin.isolation, begin.mode, begin.access);
+        // Before the view, which nobody would close if the clock panicked: it is the user's.
+        let began = core.config.limits.snapshot_age.map(|_| core.config.clock.now());
         let at_once = policy.has_snapshot() && begin.lock_first.is_none();
         let view = at_once.then(|| core.snapshot_view(begin.access, begin.durability));
         let (view, hard_first) = view.map_or((None, Ts::ZERO), |(view, hard_first)| (Some(view), hard_first));
@@ -181,7 +183,7 @@ impl TxnInner {
             id: AtomicU64::new(0),
             age: begin.age,
             read_ts: AtomicU64::new(view.as_ref().map_or(0, |view| view.ts().0)),
-            began: core.config.limits.snapshot_age.map(|_| core.config.clock.now()),
+            began,
             ended_by: AtomicU8::new(EndedBy::Caller as u8),
             wounded_by: AtomicU64::new(0),
             place: PlaceCell::default(),

@@ -16,7 +16,6 @@ use super::{RecordRef, TxnInner};
 use crate::error::{ConflictKind, Error, KeyText, MergeError, Result};
 use crate::isolation::{WriteCheck, WriteTiming};
 use crate::nested::InBody;
-use crate::trace;
 
 /// What a savepoint names: a transaction, and a place in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -196,8 +195,11 @@ impl TxnInner {
             Ok(Entered::Returned | Entered::MergeFirst(_)) => return Err(change),
             Err(error) => Err(error),
         };
-        self.after_operation(outcome.as_ref().err());
-        trace::operation(self, outcome.as_ref().err());
+        match &outcome {
+            Ok(()) => self.after_operation(None),
+            // None of these ends the transaction: one that has ended was ended, and told of, elsewhere.
+            Err(error) => self.remember_retryable(error),
+        }
         Ok(outcome)
     }
 
