@@ -19,11 +19,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use isolde_mvcc::{OpenView, ReadAt, View};
 use isolde_types::sync::atomic::Ordering;
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
-use isolde_types::{Key, Span, Ts, mutant};
+use isolde_types::{Key, Span, Ts, mutant, successor};
 use isolde_wal::{
     CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Manifest, Need, RealFs, Reservation, Source, TakeRow,
     Vfs, WalError,
@@ -384,11 +383,6 @@ impl Source for Rows<'_> {
         }
         Ok((ts, None))
     }
-}
-
-/// The smallest key after `key`.
-fn successor(key: &[u8]) -> Key {
-    Bytes::from([key, &[0]].concat())
 }
 
 #[cfg(test)]
