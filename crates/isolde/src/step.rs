@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use isolde_mvcc::Packed;
 use isolde_types::sync::Arc;
 use isolde_types::{Key, KeyRange, LockMode, TxnId};
 
@@ -20,8 +21,10 @@ use crate::engine::read::Intent;
 use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait};
 use crate::engine::write::{Cas, Savepoint};
+use crate::engine::write_set::Pending;
 use crate::engine::{Begin, Core, TxnInner};
 use crate::error::{Error, Result};
+use crate::isolation::WriteTiming;
 use crate::retry::Attempts;
 
 pub use crate::engine::wait::Cause;
@@ -146,6 +149,22 @@ impl Session {
         Op { inside: Some(Arc::clone(&self.inner)), ..op }
     }
 
+    /// What reads nothing, by the ways of the blocking API: without the gate where the change locks nothing, else
+    /// inside it.
+    fn change(&self, key: impl AsRef<[u8]>, change: Pending) -> Op<()> {
+        let key = copy(key);
+        if self.inner.policy.writes == WriteTiming::AtOnce {
+            return self.op(Patience::Default, |inner, wait| async move { inner.change(&wait, &key, change).await });
+        }
+        let inner = Arc::clone(&self.inner);
+        Op::new(Patience::Default, |wait| async move {
+            match inner.change_unlocked(&key, change) {
+                Ok(outcome) => outcome,
+                Err(change) => inner.inside(inner.change(&wait, &key, change)).run().await,
+            }
+        })
+    }
+
     fn get_with(&self, key: impl AsRef<[u8]>, intent: Intent) -> Op<Option<Bytes>> {
         let key = copy(key);
         self.op(Patience::Default, |inner, wait| async move { inner.get(&wait, &key, intent).await })
@@ -202,8 +221,7 @@ impl Session {
 
     /// See [`Txn::put`](crate::Txn::put).
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Op<()> {
-        let (key, value) = (copy(key), copy(value));
-        self.op(Patience::Default, |inner, wait| async move { inner.write(&wait, &key, Some(value.into())).await })
+        self.change(key, Pending::Value(Some(Packed::copy(value.as_ref()))))
     }
 
     /// See [`Txn::insert`](crate::Txn::insert).
@@ -214,14 +232,12 @@ impl Session {
 
     /// See [`Txn::delete`](crate::Txn::delete).
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Op<()> {
-        let key = copy(key);
-        self.op(Patience::Default, |inner, wait| async move { inner.write(&wait, &key, None).await })
+        self.change(key, Pending::Value(None))
     }
 
     /// See [`Txn::increment`](crate::Txn::increment).
     pub fn increment(&self, key: impl AsRef<[u8]>, by: i64) -> Op<()> {
-        let key = copy(key);
-        self.op(Patience::Default, move |inner, wait| async move { inner.increment(&wait, &key, by).await })
+        self.change(key, Pending::increment(by))
     }
 
     /// See [`Txn::merge`](crate::Txn::merge).

@@ -70,11 +70,6 @@ impl TxnInner {
         self.change(wait, key, Pending::Value(value)).await
     }
 
-    /// Adds to a counter, reading nothing.
-    pub async fn increment(self: &Arc<Self>, wait: &Wait, key: &[u8], by: i64) -> Result<()> {
-        self.change(wait, key, Pending::increment(by)).await
-    }
-
     /// Merges an operand, reading nothing.
     pub async fn merge(self: &Arc<Self>, wait: &Wait, operator: &str, key: &[u8], operand: &[u8]) -> Result<()> {
         self.core.check_value(operand)?;
