@@ -18,6 +18,7 @@ struct Round {
     begin_get_end: f64,
     skip_row: f64,
     row: f64,
+    row_unlimited: f64,
     skip_insert: f64,
     update: f64,
     one_thread: f64,
@@ -112,7 +113,8 @@ fn print_medians(rounds: &[Round]) {
     figure("get in an open read-only snapshot", |r| r.get);
     figure("begin read-only, get, end", |r| r.begin_get_end);
     figure("row through a SkipMap, scans of 100", |r| r.skip_row);
-    figure("scanned row, scans of 100", |r| r.row);
+    figure("scanned row, scans of 100 by `limit`", |r| r.row);
+    figure("the same, left after 100 rows", |r| r.row_unlimited);
     figure("insert of a new key into a SkipMap", |r| r.skip_insert);
     figure("update: an optimistic transaction of one put", |r| r.update);
     figure("read-only transaction, 1 thread", |r| r.one_thread);
@@ -125,7 +127,7 @@ impl Subjects {
         let reads = 200_000;
         let scans = 2_000;
         let (map_get, get) = self.gets(&mut rng, reads);
-        let (skip_row, row) = self.rows(&mut rng, scans);
+        let (skip_row, row, row_unlimited) = self.rows(&mut rng, scans);
         let (skip_insert, update) = self.writes(&mut rng, 100_000);
         Round {
             map_get,
@@ -133,6 +135,7 @@ impl Subjects {
             begin_get_end: nanos_per_call(reads, |_| read_only_transaction(&self.db, rng.u64(..self.keys))),
             skip_row,
             row,
+            row_unlimited,
             skip_insert,
             update,
             one_thread: self.threads(1, reads),
@@ -152,7 +155,7 @@ impl Subjects {
     }
 
     /// Nanoseconds per row of scans of 100 rows from random places.
-    fn rows(&self, rng: &mut fastrand::Rng, scans: u64) -> (f64, f64) {
+    fn rows(&self, rng: &mut fastrand::Rng, scans: u64) -> (f64, f64, f64) {
         const ROWS: usize = 100;
         let skip = nanos_per_call(scans, |_| {
             let start = key(rng.u64(..self.keys));
@@ -164,13 +167,19 @@ impl Subjects {
             }
         });
         let snapshot = self.db.snapshot().expect("the database is open");
-        let isolde = nanos_per_call(scans, |_| {
+        let limited = nanos_per_call(scans, |_| {
+            let start = key(rng.u64(..self.keys));
+            for row in snapshot.scan(start..).limit(ROWS) {
+                black_box(row.expect("reads do not fail"));
+            }
+        });
+        let left = nanos_per_call(scans, |_| {
             let start = key(rng.u64(..self.keys));
             for row in snapshot.scan(start..).take(ROWS) {
                 black_box(row.expect("reads do not fail"));
             }
         });
-        (skip / ROWS as f64, isolde / ROWS as f64)
+        (skip / ROWS as f64, limited / ROWS as f64, left / ROWS as f64)
     }
 
     fn writes(&mut self, rng: &mut fastrand::Rng, calls: u64) -> (f64, f64) {

@@ -23,13 +23,15 @@ use crate::record::{Found, FoundVersion, Latest, ReadAt};
 use crate::status::{Exposure, State, Status};
 use crate::value::Packed;
 
+/// What a scan meets comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Chain {
     newest: Committed,
+    in_flight: Option<Box<InFlight>>,
     older: Option<Box<Older>>,
     /// The time of the older version if there is exactly one, else zero: it is far away, and mostly stays.
     only_older: Ts,
-    in_flight: Option<Box<InFlight>>,
 }
 
 #[derive(Debug)]
@@ -159,9 +161,12 @@ impl Chain {
         Chain { newest: Committed::NOTHING, older: None, only_older: Ts::ZERO, in_flight: None }
     }
 
-    /// A byte of the newest committed value, to bring it near.
-    pub(crate) fn first_byte(&self) -> u8 {
-        self.newest.value.as_ref().and_then(|value| value.first()).copied().unwrap_or(0)
+    /// Sends for what a clone of the newest committed value meets.
+    #[inline]
+    pub(crate) fn send_for_newest(&self) {
+        if let Some(value) = &self.newest.value {
+            value.send_for_count();
+        }
     }
 
     /// What a read at `at` finds, the in-flight version of `own` aside.

@@ -88,7 +88,7 @@ impl<V> Sorted<Sorted<V>> {
     }
 }
 
-impl<V: Clone> Fences<V> {
+impl<V> Fences<V> {
     pub fn new() -> Fences<V> {
         let mut blocks = Sorted::new();
         blocks.insert(0, Key::new(), Sorted::new());
@@ -129,13 +129,13 @@ impl<V: Clone> Fences<V> {
         drop((removed, emptied));
     }
 
-    /// The value of the last key within the bound.
-    pub fn last_below(&self, bound: Bound<&[u8]>) -> Option<V> {
+    /// What `found` makes of the value of the last key within the bound.
+    pub fn last_below<R>(&self, bound: Bound<&[u8]>, found: impl Fn(&V) -> R) -> Option<R> {
         let blocks = self.0.read();
         let within = blocks.count_within(bound);
         blocks.values.iter().take(within).rev().find_map(|block| {
             let within = block.count_within(bound);
-            block.values.get(within.checked_sub(1)?).cloned()
+            block.values.get(within.checked_sub(1)?).map(&found)
         })
     }
 
@@ -203,7 +203,7 @@ mod tests {
             let bounds = [Bound::Included(&key[..]), Bound::Excluded(&key[..]), Bound::Unbounded];
             for bound in bounds {
                 let wanted = map.range::<[u8], _>((Bound::Unbounded, bound)).next_back().map(|(_, value)| *value);
-                assert_eq!(fences.last_below(bound), wanted, "{bound:?} after {number} changes");
+                assert_eq!(fences.last_below(bound, |number| *number), wanted, "{bound:?} after {number} changes");
             }
         }
         assert!(map.len() > BLOCK_FENCES, "{} fences are one block", map.len());
@@ -241,7 +241,8 @@ mod tests {
                 }
             }
         });
-        let missed = (0..200_000).filter(|_| fences.last_below(Bound::Included(b"m")) != Some(7)).count();
+        let missed =
+            (0..200_000).filter(|_| fences.last_below(Bound::Included(b"m"), |number| *number) != Some(7)).count();
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap();
         assert_eq!(missed, 0, "the fence was hidden by an insert");

@@ -20,29 +20,39 @@ use std::ops::Bound;
 use isolde_types::sync::atomic::{AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use isolde_types::{Key, RecordCell, Span};
+use prefetch_index::prefetch_index;
 use smallvec::SmallVec;
 
 use crate::fences::Fences;
 use crate::record::{PREFIX_BYTES, ReadAt, Record, prefix};
-use crate::rows::{Rows, STRETCH};
+use crate::rows::{Rows, STRETCH, STRETCH_MAX};
 
 /// How many records a leaf holds at most.
 const LEAF_RECORDS: usize = if cfg!(any(shuttle, loom)) { 2 } else { 64 };
 
+/// How many cache lines the first records of a leaf take, with what stands before them.
+const LINES_OF_A_STRETCH: usize = 15;
+
+/// How many cache lines a leaf takes that is as full as most.
+const LINES_OF_A_LEAF: usize = 25;
+
 type Entries<C> = SmallVec<[Entry<C>; LEAF_RECORDS]>;
 
+/// The fields stand in the order in which they are met: [`Leaf::send_for`].
+#[repr(C)]
 pub(crate) struct Leaf<C> {
     low: Edge,
     inside: RwLock<Inside<C>>,
 }
 
+#[repr(C)]
 struct Inside<C> {
-    /// In the leaf itself: whoever comes to it has one place less to wait for.
-    entries: Entries<C>,
+    dead: bool,
+    next: Option<Arc<Leaf<C>>>,
     /// The first key after this leaf; `None` for the last leaf.
     high: Option<Edge>,
-    next: Option<Arc<Leaf<C>>>,
-    dead: bool,
+    /// In the leaf itself: whoever comes to it has one place less to wait for.
+    entries: Entries<C>,
 }
 
 /// A key where a leaf or a scan begins or ends. Of a short key it is a copy, so that neither comparing
@@ -171,7 +181,11 @@ impl<C: RecordCell> Leaves<C> {
 
     /// The leaf whose fence is the last within the bound.
     fn at_fence(&self, bound: Bound<&[u8]>) -> Arc<Leaf<C>> {
-        let fenced = || self.fences.last_below(bound).unwrap_or_else(|| Arc::clone(&self.first));
+        let found = |leaf: &Arc<Leaf<C>>| {
+            leaf.send_for(LINES_OF_A_LEAF);
+            Arc::clone(leaf)
+        };
+        let fenced = || self.fences.last_below(bound, found).unwrap_or_else(|| Arc::clone(&self.first));
         self.only_leaf().unwrap_or_else(fenced)
     }
 
@@ -357,8 +371,7 @@ impl<C: RecordCell> Leaves<C> {
         let (from, next) = self.with_leaf(leaf.take(), start, |leaf, inside| {
             let entries = within(leaf, inside, start, end.as_ref());
             if let Some(next) = &inside.next {
-                // On its way while the records are.
-                std::hint::black_box(next.low.prefix);
+                next.send_for(LINES_OF_A_STRETCH);
             }
             match entries.get(visit(entries)) {
                 Some(left) => (Some(left.edge()), Some(Arc::clone(leaf))),
@@ -411,14 +424,21 @@ impl<C: RecordCell> Leaves<C> {
         !cursor.done
     }
 
-    /// Reads the next records of the cursor's span, at most a stretch of one leaf, in key order; `false`
-    /// when the span is done.
-    pub fn rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut Rows) -> bool {
-        self.visit_some(cursor, |entries| {
-            let stretch = entries.get(..STRETCH).unwrap_or(entries);
-            out.read(stretch, at);
+    /// Reads the next records of the cursor's span, at most a stretch of one leaf and no more than are wanted, in key
+    /// order; `false` when the span is done.
+    pub fn rows(&self, cursor: &mut Cursor<C>, at: ReadAt, wanted: Option<usize>, out: &mut Rows) -> bool {
+        out.reserve(wanted);
+        let mut left = wanted;
+        let more = self.visit_some(cursor, |entries| {
+            let (stretch, behind) = next_stretch(entries, wanted);
+            left = wanted.map(|wanted| wanted - stretch.len());
+            out.read(stretch, next_stretch(behind, left).0, at);
             stretch.len()
-        })
+        });
+        if let Some(leaf) = cursor.leaf.as_ref().filter(|_| left != Some(0)) {
+            leaf.send_for_first(left);
+        }
+        more
     }
 
     /// Heap bytes of leaves and fences.
@@ -431,6 +451,21 @@ impl<C: RecordCell> Leaves<C> {
 impl<C> Leaf<C> {
     fn new(low: Edge, entries: Entries<C>, high: Option<Edge>, next: Option<Arc<Leaf<C>>>) -> Leaf<C> {
         Leaf { low, inside: RwLock::new(Inside { entries, high, next, dead: false }) }
+    }
+
+    /// Sends for the records that a scan meets first. A hint: nothing is waited for, the leaf's latch neither.
+    fn send_for_first(&self, wanted: Option<usize>)
+    where
+        C: RecordCell,
+    {
+        if let Some(inside) = self.inside.try_read() {
+            send_for(next_stretch(&inside.entries, wanted).0);
+        }
+    }
+
+    /// Sends for so many cache lines of the leaf, from its beginning.
+    fn send_for(&self, lines: usize) {
+        (0..lines).for_each(|line| prefetch_index(std::slice::from_ref(&self.low), line));
     }
 }
 
@@ -451,9 +486,16 @@ impl<C> Cursor<C> {
     }
 }
 
-/// Loads something of each record before any of them is latched: the misses overlap.
-pub(crate) fn bring_near<C: RecordCell>(entries: &[Entry<C>]) {
-    std::hint::black_box(entries.iter().map(|entry| entry.record.touch()).fold(0, |a, b| a ^ b));
+/// Sends for all of the records before any of them is latched: the misses overlap.
+pub(crate) fn send_for<C: RecordCell>(entries: &[Entry<C>]) {
+    entries.iter().for_each(|entry| entry.record.send_for());
+}
+
+/// The first few of the records, to be read in one go and no more than are wanted, and those behind. A few that
+/// would be left over are read with the others.
+fn next_stretch<C>(entries: &[Entry<C>], wanted: Option<usize>) -> (&[Entry<C>], &[Entry<C>]) {
+    let len = wanted.map_or(entries.len(), |wanted| entries.len().min(wanted));
+    entries.split_at(if len <= STRETCH_MAX { len } else { STRETCH })
 }
 
 /// The entries of a leaf from one key to before another. Looks only for those that lie inside of the leaf.

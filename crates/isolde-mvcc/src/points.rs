@@ -44,8 +44,8 @@ impl<C: RecordCell> Points<C> {
     pub fn find_with<R>(&self, hash: u64, key: &[u8], visit: impl FnOnce(&Arc<Record<C>>) -> R) -> Option<R> {
         let start = prefix(key);
         self.shard(hash).read().find(hash, |record| record.is_of(key, start, hash)).map(|record| {
-            // Before anything is counted or latched: those wait for each other, and plain loads do not.
-            std::hint::black_box(record.touch());
+            // Before anything is counted or latched: those wait for each other.
+            record.send_for_all();
             visit(record)
         })
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use isolde_types::sync::atomic::{self, AtomicBool};
 use isolde_types::sync::{Arc, BriefGuard, BriefMutex};
 use isolde_types::{Key, LogBody, RecordCell, Ts, TxnId, mutant};
+use prefetch_index::prefetch_index;
 
 use crate::chain::{Chain, Garbage, InFlight, Removed, Size};
 use crate::counters::Counters;
@@ -88,10 +89,10 @@ pub(crate) fn prefix(key: &[u8]) -> u128 {
 
 /// One key: its lock word and its versions. Made once, found through both indexes, never moved.
 ///
-/// The fields stand in the order in which they are met, so that looking a key up, locking it and
-/// reading it load two or three neighbouring cache lines; the rest of the key comes last.
+/// The fields stand in three cache lines: what a key is looked up by, what locks and reads meet, and the rest. So a scan,
+/// which knows the key from its leaf, loads one line of each record.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Record<C> {
     /// The first bytes of the key, so that most comparisons need not look for the rest.
     prefix: u128,
@@ -101,10 +102,10 @@ pub struct Record<C> {
     linked: AtomicBool,
     /// It waits for the sweeper.
     queued: AtomicBool,
+    key: Packed,
     cell: C,
     chain: BriefMutex<Chain>,
     shared: Arc<Shared>,
-    key: Packed,
 }
 
 /// What all records of a store share.
@@ -263,10 +264,21 @@ impl<C: RecordCell> Record<C> {
         self.linked.store(true, atomic::Ordering::Release);
     }
 
-    /// Loads the latch and what lies behind the chain, and with them the two cache lines of both.
+    /// Sends for the cache line that most reads meet, with the latch, the newest version, and whether one is in flight;
+    /// nothing is waited for.
     #[inline]
-    pub(crate) fn touch(&self) -> u64 {
-        u64::from(self.chain.touch()) ^ std::ptr::from_ref::<Shared>(&self.shared) as u64
+    pub(crate) fn send_for(&self) {
+        prefetch_index(std::slice::from_ref(&self.chain), 0);
+    }
+
+    /// Sends for all that a read or a write may meet: the count of references, the chain, and what stands behind.
+    #[inline]
+    pub(crate) fn send_for_all(&self) {
+        // The line before the record; the address wraps around.
+        let line_before = 0_usize.wrapping_sub(align_of::<Self>() / size_of::<u128>());
+        prefetch_index(std::slice::from_ref(&self.prefix), line_before);
+        prefetch_index(std::slice::from_ref(&self.chain), 0);
+        prefetch_index(std::slice::from_ref(&self.shared), 0);
     }
 
     /// The chain, latched.
@@ -288,9 +300,9 @@ impl<C: RecordCell> Record<C> {
 
     /// Heap bytes of the record itself, its versions apart.
     pub(crate) fn own_bytes(&self) -> usize {
-        /// The two counts that an `Arc` keeps beside its value.
-        const COUNTS: usize = 2 * size_of::<usize>();
-        size_of::<Record<C>>() + COUNTS + self.key.heap_size()
+        // The counts that an `Arc` keeps beside its value: a line of their own.
+        let counts = align_of::<Record<C>>();
+        size_of::<Record<C>>() + counts + self.key.heap_size()
     }
 
     pub(crate) fn chain_size(&self) -> Size {

@@ -1,22 +1,24 @@
 //! Rows that were read ahead: a stretch of a leaf at a time.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use isolde_types::{Key, RecordCell};
 use smallvec::SmallVec;
 
-use crate::leaves::{Entry, bring_near};
+use crate::leaves::{Entry, send_for};
 use crate::record::{PREFIX_BYTES, ReadAt};
 
-/// How many records are read together: enough for their misses to overlap, few enough that a scan that
-/// is left early has not read much in vain.
+/// How many records are read together: enough for their misses to overlap, few enough that a scan that is left
+/// early has not read much in vain.
 pub(crate) const STRETCH: usize = 24;
 
-/// Rows that were read and not handed out, in key order.
+/// The same where few records would be left over for another stretch.
+pub(crate) const STRETCH_MAX: usize = 32;
+
+/// Rows that were read and not handed out.
 #[derive(Debug, Default)]
 pub struct Rows {
-    rows: VecDeque<(RowKey, Bytes)>,
+    /// The last in key order first: the next to be handed out is at the end.
+    rows: Vec<(RowKey, Bytes)>,
 }
 
 /// A key that is made when its row is handed out, from memory that is near by then: two counts of references,
@@ -47,31 +49,39 @@ impl Rows {
     /// Takes the first row.
     #[inline]
     pub fn pop_front(&mut self) -> Option<(Key, Bytes)> {
-        self.rows.pop_front().map(|(key, value)| (key.into_key(), value))
+        self.rows.pop().map(|(key, value)| (key.into_key(), value))
     }
 
     /// Takes the last row.
     pub fn pop_back(&mut self) -> Option<(Key, Bytes)> {
-        self.rows.pop_back().map(|(key, value)| (key.into_key(), value))
+        let last = (!self.is_empty()).then(|| self.rows.remove(0));
+        last.map(|(key, value)| (key.into_key(), value))
     }
 
-    /// Reads a stretch of records, and keeps the rows that `at` shows.
+    /// Makes room for the longest stretch of a scan of which so many rows are wanted.
+    pub(crate) fn reserve(&mut self, wanted: Option<usize>) {
+        self.rows.reserve_exact(wanted.map_or(STRETCH_MAX, |wanted| wanted.min(STRETCH_MAX)));
+    }
+
+    /// Reads a stretch of records, and keeps the rows that `at` shows; those before were taken. Sends for the
+    /// records that will be asked for next.
     ///
     /// The latches of a stretch are held together, so that the values' cache misses overlap and are not
     /// met one by one. Whoever holds one of them asks for no leaf, and for no record but of a larger key.
-    pub(crate) fn read<C: RecordCell>(&mut self, stretch: &[Entry<C>], at: ReadAt) {
-        bring_near(stretch);
-        let latched: SmallVec<[_; STRETCH]> = stretch.iter().map(|entry| entry.record().latch()).collect();
-        let near = latched.iter().map(|chain| u64::from(chain.first_byte())).fold(0, |a, b| a ^ b);
-        std::hint::black_box(near);
-        self.rows.extend(stretch.iter().zip(&latched).filter_map(|(entry, chain)| {
-            let value = chain.value(at)?;
+    pub(crate) fn read<C: RecordCell>(&mut self, stretch: &[Entry<C>], next: &[Entry<C>], at: ReadAt) {
+        debug_assert!(self.is_empty(), "rows are taken before more are read");
+        send_for(stretch);
+        let latched: SmallVec<[_; STRETCH_MAX]> = stretch.iter().map(|entry| entry.record().latch()).collect();
+        latched.iter().rev().for_each(|chain| chain.send_for_newest());
+        send_for(next);
+        for (entry, chain) in stretch.iter().zip(&latched).rev() {
+            let Some(value) = chain.value(at) else { continue };
             let key = match entry.key_len() {
                 len @ 0..=PREFIX_BYTES => RowKey::Short { bytes: entry.prefix().to_be_bytes(), len },
                 _ => RowKey::Whole(entry.record().key().clone()),
             };
-            Some((key, value))
-        }));
+            self.rows.push((key, value));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, RecordCell, Span, Ts};
 
 use crate::chain::Size;
-use crate::leaves::{Cursor, Leaves, bring_near};
+use crate::leaves::{Cursor, Leaves, send_for};
 use crate::live::Live;
 use crate::points::Points;
 use crate::record::{Found, Latest, ReadAt, Record, Settled, Shared};
@@ -155,15 +155,15 @@ impl<C: RecordCell> Store<C> {
 
     /// A cursor over a span. It borrows nothing, and goes from both ends.
     #[must_use]
-    pub fn cursor(&self, span: Span) -> Cursor<C> {
-        Cursor::new(&span)
+    pub fn cursor(&self, span: &Span) -> Cursor<C> {
+        Cursor::new(span)
     }
 
     /// Appends the next records of the cursor's span, up to a leaf of them, in ascending order;
     /// `false` when the span is done. Records that come later into a part that was passed are missed.
     pub fn next_batch(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
         self.leaves.visit_front(cursor, |entries| {
-            bring_near(entries);
+            send_for(entries);
             out.extend(entries.iter().map(|entry| Arc::clone(entry.record())));
         })
     }
@@ -171,26 +171,26 @@ impl<C: RecordCell> Store<C> {
     /// The same from the back, in descending order.
     pub fn next_batch_back(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
         self.leaves.visit_back(cursor, |entries| {
-            bring_near(entries);
+            send_for(entries);
             out.extend(entries.iter().rev().map(|entry| Arc::clone(entry.record())));
         })
     }
 
-    /// Reads the next few records of the cursor's span in one go, and keeps the rows that `at` shows,
-    /// in key order; `false` when the span is done. Call it when the rows before were taken.
-    pub fn next_rows(&self, cursor: &mut Cursor<C>, at: ReadAt, out: &mut Rows) -> bool {
-        self.leaves.rows(cursor, at, out)
+    /// Reads the next few records of the cursor's span in one go, no more than are wanted, and keeps the rows that
+    /// `at` shows, in key order; `false` when the span is done. Call it when the rows before were taken.
+    pub fn next_rows(&self, cursor: &mut Cursor<C>, at: ReadAt, wanted: Option<usize>, out: &mut Rows) -> bool {
+        self.leaves.rows(cursor, at, wanted, out)
     }
 
     /// Whether any key of a span has a version after `since` and at or before `at`, other than
     /// `own`'s; tombstones count.
     pub fn span_latest_after(&self, span: &Span, since: Ts, at: Ts, own: Option<&Arc<Status>>) -> SpanCheck {
-        let mut cursor = self.cursor(span.clone());
+        let mut cursor = self.cursor(span);
         let mut check = SpanCheck::Unchanged;
         let mut more = true;
         while more && check == SpanCheck::Unchanged {
             more = self.leaves.visit_front(&mut cursor, |entries| {
-                bring_near(entries);
+                send_for(entries);
                 let checks = entries.iter().map(|entry| check_record(entry.record(), since, at, own));
                 check = checks.into_iter().find(|check| *check != SpanCheck::Unchanged).unwrap_or(SpanCheck::Unchanged);
             });
@@ -229,7 +229,7 @@ impl<C: RecordCell> Store<C> {
     pub fn collect(&self, live: &Live) -> Swept {
         let noted = self.garbage.lock().len();
         let mut swept = self.sweep(live, noted);
-        let mut cursor = self.cursor(Span::all());
+        let mut cursor = self.cursor(&Span::all());
         let mut batch = Vec::new();
         let mut more = true;
         while more {
@@ -285,7 +285,7 @@ impl<C: RecordCell> Store<C> {
     /// # Errors
     /// What is broken, in words.
     pub fn check(&self, visible: Ts) -> Result<(), String> {
-        let mut cursor = self.cursor(Span::all());
+        let mut cursor = self.cursor(&Span::all());
         let mut records = Vec::new();
         while self.next_batch(&mut cursor, &mut records) {}
         let ordered = records.windows(2).all(|pair| pair[0].key() < pair[1].key());
@@ -293,7 +293,7 @@ impl<C: RecordCell> Store<C> {
             return Err("the ordered index is out of order".to_owned());
         }
         let mut backwards = Vec::new();
-        let mut cursor = self.cursor(Span::all());
+        let mut cursor = self.cursor(&Span::all());
         while self.next_batch_back(&mut cursor, &mut backwards) {}
         backwards.reverse();
         if !backwards.iter().map(Arc::as_ptr).eq(records.iter().map(Arc::as_ptr)) {

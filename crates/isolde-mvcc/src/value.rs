@@ -7,6 +7,7 @@
 //! copy; they keep alive whatever buffer they are a part of.
 
 use bytes::Bytes;
+use prefetch_index::prefetch_index;
 
 use crate::discard::let_go_foreign;
 
@@ -95,6 +96,14 @@ impl Packed {
     /// Whether the bytes were copied here, and are not part of a buffer of somebody else.
     pub(crate) fn is_own_copy(&self) -> bool {
         packed_size(self.0.len()).is_some()
+    }
+
+    /// Sends for the cache line with the count of references, if the bytes were copied here.
+    #[inline]
+    pub(crate) fn send_for_count(&self) {
+        // Before the bytes are the count, a function, and the length; the address wraps around.
+        const COUNT_TO_BYTES: usize = 2 * size_of::<usize>() + size_of::<u16>();
+        prefetch_index(&self.0, 0_usize.wrapping_sub(COUNT_TO_BYTES));
     }
 
     /// What this takes of the heap.

@@ -64,7 +64,7 @@ fn name(key: u16) -> [u8; 2] {
 type State = BTreeMap<u16, u8>;
 
 fn rows(store: &Store<Cell>, span: Span, at: Ts, backwards: bool) -> Vec<(u16, u8)> {
-    let mut cursor = store.cursor(span);
+    let mut cursor = store.cursor(&span);
     let mut records = Vec::new();
     while if backwards {
         store.next_batch_back(&mut cursor, &mut records)

@@ -45,12 +45,6 @@ mod imp {
             self.0.get_mut()
         }
 
-        /// A look at it that takes nothing and promises nothing, to bring it near.
-        #[inline]
-        pub fn touch(&self) -> bool {
-            self.0.is_locked()
-        }
-
         #[cold]
         fn wait(&self) -> BriefGuard<'_, T> {
             super::spin_until(|| if self.0.is_locked() { None } else { self.0.try_lock() })
@@ -113,11 +107,6 @@ mod imp {
             self.0.try_lock().ok()
         }
 
-        /// Nothing is near or far.
-        pub fn touch(&self) -> bool {
-            false
-        }
-
         pub fn into_inner(self) -> T {
             self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
         }
@@ -140,6 +129,10 @@ mod imp {
 
         pub fn read(&self) -> RwLockReadGuard<'_, T> {
             self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+
+        pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+            self.0.try_read().ok()
         }
 
         pub fn write(&self) -> RwLockWriteGuard<'_, T> {

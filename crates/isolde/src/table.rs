@@ -335,7 +335,7 @@ impl<'t, K: TableKey, V: ValueCodec> TxnTable<'t, K, V> {
     /// # Errors
     /// As for every operation: see [`Txn`]; `BadRow`.
     pub fn first(&self, range: impl RangeBounds<K>) -> Result<Option<(K, V::Value)>> {
-        self.scan(range).next().transpose()
+        self.scan(range).limit(1).next().transpose()
     }
 
     /// The last row of a range.
@@ -343,7 +343,7 @@ impl<'t, K: TableKey, V: ValueCodec> TxnTable<'t, K, V> {
     /// # Errors
     /// As for every operation: see [`Txn`]; `BadRow`.
     pub fn last(&self, range: impl RangeBounds<K>) -> Result<Option<(K, V::Value)>> {
-        self.scan(range).next_back().transpose()
+        self.scan(range).limit(1).next_back().transpose()
     }
 
     /// Keeps a range as it is until this transaction ends, keys that are not there included; see

@@ -235,7 +235,7 @@ impl Txn {
     /// # Errors
     /// As for every operation: see [`Txn`].
     pub fn first(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
-        self.scan(span).next().transpose()
+        self.scan(span).limit(1).next().transpose()
     }
 
     /// The last row of a span; otherwise as [`first`](Txn::first).
@@ -243,7 +243,7 @@ impl Txn {
     /// # Errors
     /// As for every operation: see [`Txn`].
     pub fn last(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
-        self.scan(span).next_back().transpose()
+        self.scan(span).limit(1).next_back().transpose()
     }
 
     /// Sets a key. Reads nothing.

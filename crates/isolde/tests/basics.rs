@@ -421,3 +421,103 @@ fn limits_are_errors_that_name_their_option() {
     t.commit().unwrap();
     db.check().unwrap();
 }
+
+/// Hands rows out of a scan of `span`, from the end that `from_back` says for each call, until it is at its end.
+fn take_turns(mut scan: isolde::Scan, from_back: impl Fn(usize) -> bool, calls: usize) -> Vec<String> {
+    let call = |number| if from_back(number) { scan.next_back() } else { scan.next() };
+    (0..calls).map_while(call).map(|row| String::from_utf8_lossy(&row.unwrap().0).into_owned()).collect()
+}
+
+#[test]
+fn a_limited_scan_gives_the_rows_that_take_gives() {
+    everywhere(|db, begin| {
+        db.txn().run(|t| (0..200).try_for_each(|i| t.put(format!("k{i:03}"), "old"))).unwrap();
+        db.txn().run(|t| (0..200).filter(|i| i % 3 == 0).try_for_each(|i| t.delete(format!("k{i:03}")))).unwrap();
+        for own_writes in [0, 20] {
+            let t = begin();
+            (40..40 + own_writes).for_each(|i| t.put(format!("k{i:03}"), "own").unwrap());
+            (60..60 + own_writes).for_each(|i| t.delete(format!("k{i:03}")).unwrap());
+            let all = rows(&t).len();
+            for limit in [0, 1, 2, 23, 24, 25, 33, 70, 100, all - 1, all, all + 1, usize::MAX] {
+                // From the front, from the back, and in turns.
+                for every in [usize::MAX, 1, 2, 5] {
+                    let from_back = |call: usize| every != usize::MAX && call.is_multiple_of(every);
+                    let limited = take_turns(t.scan(..).limit(limit), from_back, 2 * all);
+                    let wanted = take_turns(t.scan(..), from_back, limit.min(2 * all));
+                    assert_eq!(limited, wanted, "{limit} rows, every {every}th from the back");
+                }
+                assert_eq!(t.scan(..).keys().limit(limit).count(), all.min(limit));
+                assert_eq!(t.scan(..).for_update().limit(limit).count(), all.min(limit));
+            }
+            let mut scan = t.scan(..);
+            let begun: Vec<_> = scan.by_ref().take(7).map(|row| row.unwrap()).collect();
+            let rest: Vec<_> = scan.limit(30).map(|row| row.unwrap()).collect();
+            let keys: Vec<_> = begun.iter().chain(&rest).map(|(key, _)| key.clone()).collect();
+            let wanted: Vec<_> = t.scan(..).keys().take(37).collect::<Result<_>>().unwrap();
+            assert_eq!(keys, wanted, "a limit counts from where it is set");
+        }
+    });
+}
+
+/// Nobody who writes behind the last row of a limited scan waits or conflicts, and who writes before it does.
+#[test]
+fn a_limited_scan_keeps_what_it_has_passed_and_nothing_behind() {
+    for mode in Mode::ALL {
+        let db = db();
+        db.txn().run(|t| (0..200).try_for_each(|i| t.put(format!("k{i:03}"), "old"))).unwrap();
+        db.delete("k001").unwrap();
+        let begin = || db.txn().isolation(Isolation::Serializable).mode(mode).begin().unwrap();
+        let write = |key: &str| {
+            let t = db.txn().isolation(Isolation::ReadCommitted).mode(Mode::Pessimistic).begin().unwrap();
+            t.nowait().put(key, "new").and_then(|()| t.commit().map(drop))
+        };
+        let t = begin();
+        t.put("other", "x").unwrap();
+        let keys: Vec<_> = t.scan(..).limit(4).keys().collect::<Result<_>>().unwrap();
+        assert_eq!(keys, ["k000", "k002", "k003", "k004"]);
+        write("k150").unwrap();
+        write("k200").unwrap();
+        match mode {
+            Mode::Pessimistic => {
+                for key in ["k000", "k001", "k002+", "k004"] {
+                    assert_eq!(write(key).unwrap_err().kind(), ErrorKind::LockBusy, "{key}");
+                }
+                t.commit().unwrap();
+            }
+            Mode::Optimistic => {
+                write("k004+").unwrap();
+                t.commit().unwrap();
+                let t = begin();
+                t.put("other", "x").unwrap();
+                assert_eq!(t.scan(..).limit(2).count(), 2);
+                write("k001").unwrap();
+                assert_eq!(t.commit().unwrap_err().kind(), ErrorKind::Conflict);
+            }
+        }
+        // As far as so many keys at first, where there is nothing that is deleted.
+        let t = begin();
+        t.put("other", "y").unwrap();
+        assert_eq!(t.scan("k005"..).limit(2).count(), 2);
+        assert_eq!(t.scan(..="k180").limit(2).rev().count(), 2);
+        write("k007").unwrap();
+        write("k178").unwrap();
+        t.commit().unwrap();
+        db.check().unwrap();
+    }
+}
+
+#[test]
+fn rows_that_are_skipped_do_not_count_for_a_limit() {
+    let db = db();
+    db.txn().run(|t| (0..6).try_for_each(|i| t.put(format!("job/{i}"), "x"))).unwrap();
+    let begin = || db.txn().isolation(Isolation::ReadCommitted).mode(Mode::Pessimistic).begin().unwrap();
+    let (one, two) = (begin(), begin());
+    let next = |t: &Txn| -> Vec<_> {
+        t.scan(prefix("job/")).for_update().skip_locked().limit(2).keys().collect::<Result<_>>().unwrap()
+    };
+    assert_eq!(next(&one), ["job/0", "job/1"]);
+    assert_eq!(next(&two), ["job/2", "job/3"]);
+    one.commit().unwrap();
+    assert_eq!(next(&two), ["job/0", "job/1"], "its own are locked for nobody but others");
+    two.commit().unwrap();
+}

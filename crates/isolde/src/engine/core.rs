@@ -136,10 +136,10 @@ impl Core {
 
     /// All rows that a view shows.
     pub fn rows(&self, view: &View) -> Vec<(Key, Bytes)> {
-        let mut cursor = self.store.cursor(Span::all());
+        let mut cursor = self.store.cursor(&Span::all());
         let (mut all, mut stretch, mut more) = (Vec::new(), Rows::default(), true);
         while more {
-            more = self.store.next_rows(&mut cursor, ReadAt::At(view.ts()), &mut stretch);
+            more = self.store.next_rows(&mut cursor, ReadAt::At(view.ts()), None, &mut stretch);
             all.extend(std::iter::from_fn(|| stretch.pop_front()));
         }
         all
@@ -222,7 +222,7 @@ impl Core {
 
 impl SpanRecords<RecordRef> for Core {
     fn each(&self, span: &Span, visit: &mut dyn FnMut(RecordRef)) {
-        let mut cursor = self.store.cursor(span.clone());
+        let mut cursor = self.store.cursor(span);
         let mut batch = Vec::new();
         let mut more = true;
         while more {

@@ -370,11 +370,11 @@ impl Source for Rows<'_> {
             None => Some(self.core.views.register_durable(&self.core.timeline)),
         };
         let ts = own.as_ref().or(self.view.as_ref()).map_or(Ts::ZERO, View::ts);
-        let mut cursor = self.core.store.cursor(Span::new(low.clone(), None));
+        let mut cursor = self.core.store.cursor(&Span::new(low.clone(), None));
         let mut rows = isolde_mvcc::Rows::default();
         let mut more = true;
         while more {
-            more = self.core.store.next_rows(&mut cursor, ReadAt::At(ts), &mut rows);
+            more = self.core.store.next_rows(&mut cursor, ReadAt::At(ts), None, &mut rows);
             while let Some((key, value)) = rows.pop_front() {
                 if row(&key, &value)? == Enough::Yes {
                     return Ok((ts, Some(successor(&key))));

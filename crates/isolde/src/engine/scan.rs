@@ -8,7 +8,8 @@
 //!
 //! Records come from the index a leaf at a time; each is resolved in the policy's view only when it
 //! is returned, so that a scan that is left early has read, locked and covered no more than that.
-//! A locking scan locks as far as the first leaf first, and all the rest when it goes on.
+//! A locking scan locks as far as the first leaf first, and all the rest when it goes on. One with a limit locks
+//! as far as so many records first, and then as far as the next leaf, again and again.
 
 use std::collections::VecDeque;
 
@@ -26,6 +27,8 @@ use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result};
 use crate::isolation::{Footprint, ReadView, WriteTiming};
+
+mod ahead;
 
 /// Where a chunk is being read.
 type Cursor = isolde_mvcc::Cursor<LockCell>;
@@ -50,7 +53,10 @@ pub(crate) struct ScanCore {
     pub txn: Arc<TxnInner>,
     pub intent: Intent,
     pub on_locked: OnLocked,
+    /// How many rows more are handed out at most, from both ends together.
+    pub limit: Option<usize>,
     span: Span,
+    /// What is in no chunk yet, once [`next`](Self::next) was asked.
     rest: Option<Span>,
     near: Option<Cursor>,
     far: Option<Cursor>,
@@ -68,8 +74,8 @@ pub(crate) struct ScanCore {
     ready: Rows,
     /// What was visible before the last leaf was fetched, where the scan looks at no one state.
     looked_at: Ts,
-    /// How far a recorder has been told, from either end.
-    told: Span,
+    /// What a recorder has not been told of, once it was told of something.
+    untold: Option<Span>,
 }
 
 /// The next thing in key order: a record, an own write, or both for one key.
@@ -99,8 +105,9 @@ impl ScanCore {
             txn: Arc::clone(txn),
             intent: Intent::Plain,
             on_locked: OnLocked::Wait,
-            rest: Some(span.clone()),
-            told: span.clone(),
+            limit: None,
+            rest: None,
+            untold: None,
             span,
             near: None,
             far: None,
@@ -117,70 +124,12 @@ impl ScanCore {
         }
     }
 
-    /// A row that was read ahead.
-    #[inline]
-    pub fn take_ready(&mut self) -> Option<(Key, Bytes)> {
-        if self.ready.is_empty() || !self.txn.is_open() { None } else { self.ready.pop_front() }
-    }
-
-    /// Rows that can be read a leaf at a time: where nothing is locked, marked, certified, recorded or
-    /// written by the transaction itself. `None` where [`next`](Self::next) must be asked.
-    pub fn next_ready(&mut self) -> Option<Result<(Key, Bytes)>> {
-        if !self.ready.is_empty() {
-            return Some(self.txn.check_open().and_then(|()| self.ready.pop_front().ok_or(Error::TransactionEnded)));
-        }
-        if !self.reads_leaves {
-            return None;
-        }
-        if let Err(poisoned) = self.not_left_behind() {
-            return Some(Err(poisoned));
-        }
-        // Inside the gate while leaves are read: the view stays registered as long.
-        let txn = Arc::clone(&self.txn);
-        let _inside = txn.step_inside().ok()?;
-        self.open_leaves().ok()?;
-        while self.ready.is_empty() {
-            let cursor = self.near.as_mut()?;
-            let at = match &self.statement {
-                Some(view) => ReadAt::At(view.ts()),
-                None => ReadAt::At(self.txn.read_ts()),
-            };
-            if !self.txn.core.store.next_rows(cursor, at, &mut self.ready) {
-                // What is left, if anything, is for `next`: it knows how to end.
-                self.reads_leaves = false;
-                self.rest = None;
-                self.near = None;
-                break;
-            }
-        }
-        self.ready.pop_front().map(Ok)
-    }
-
-    /// Opens the whole span as one chunk.
-    fn open_leaves(&mut self) -> Result<()> {
-        if self.near.is_none() {
-            self.start()?;
-            let rest = self.rest.take().unwrap_or_else(|| self.span.clone());
-            self.near = Some(self.txn.core.store.cursor(rest));
-        }
-        Ok(())
-    }
-
-    /// Decides, at the first call, whether rows can be read a leaf at a time.
-    pub fn decide(&mut self, end: End) {
-        let plain = self.intent == Intent::Plain && self.on_locked == OnLocked::Wait;
-        let policy = self.txn.policy;
-        let consistent = matches!(policy.view, ReadView::Snapshot | ReadView::Statement);
-        let free = policy.certify == Footprint::Nothing && !self.txn.core.tap.is_open();
-        let unwritten = self.own.is_empty() && !self.txn.has_in_flight();
-        self.reads_leaves = end == End::Front && !self.started && plain && consistent && free && unwritten;
-    }
-
     /// The next row from one end; `None` when the ends have met.
     pub async fn next(&mut self, wait: &Wait, end: End) -> Result<Option<(Key, Bytes)>> {
         if !self.started {
             self.txn.readable(wait).await?;
             self.start()?;
+            self.rest = Some(self.span.clone());
         }
         self.not_left_behind()?;
         loop {
@@ -349,11 +298,15 @@ impl ScanCore {
             && self.intent != Intent::Untracked
             && !mutant!("skip-span-lock");
         let first = self.near.is_none() && self.far.is_none();
-        let chunk = if locks && first { self.first_chunk(&rest, end) } else { rest.clone() };
+        let chunk = match (first, self.limit) {
+            (true, limit) if locks => self.leading_chunk(&rest, limit.unwrap_or(usize::MAX), end),
+            (false, Some(_)) if locks => self.leading_chunk(&rest, usize::MAX, end),
+            _ => rest.clone(),
+        };
         if locks && !chunk.is_empty() {
             self.txn.lock_span(wait, &chunk, LockMode::Shared, Purpose::Read).await?;
         }
-        let cursor = Some(self.txn.core.store.cursor(chunk.clone()));
+        let cursor = Some(self.txn.core.store.cursor(&chunk));
         match end {
             End::Front => self.near = cursor,
             End::Back => self.far = cursor,
@@ -362,10 +315,11 @@ impl ScanCore {
         Ok(())
     }
 
-    /// The part of `rest` that the first leaf at this end covers.
-    fn first_chunk(&self, rest: &Span, end: End) -> Span {
-        let mut peek = Some(self.txn.core.store.cursor(rest.clone()));
-        let leaf = fetch_leaf(&self.txn, &mut peek, end).unwrap_or_default();
+    /// The part of `rest` that the first records of the first leaf at this end cover.
+    fn leading_chunk(&self, rest: &Span, at_most: usize, end: End) -> Span {
+        let mut peek = Some(self.txn.core.store.cursor(rest));
+        let mut leaf = fetch_leaf(&self.txn, &mut peek, end).unwrap_or_default();
+        leaf.truncate(at_most);
         match (leaf.last(), end) {
             (None, _) => rest.clone(),
             (Some(last), End::Front) => Span::new(rest.start.clone(), Some(successor(last.0.key()))),
@@ -530,16 +484,17 @@ impl ScanCore {
 
     /// Tells a recorder of the piece of the span up to `key`, or of all that is left.
     fn tell(&mut self, key: Option<&Key>, end: End, row: Option<(TapVersion, Option<Bytes>)>) {
-        let Span { start, end: stop } = self.told.clone();
+        let untold = self.untold.take().unwrap_or_else(|| self.span.clone());
+        let Span { start, end: stop } = untold.clone();
         let (piece, left) = match (key, end) {
-            (None, _) => (self.told.clone(), Span::new(start.clone(), Some(start))),
+            (None, _) => (untold, Span::new(start.clone(), Some(start))),
             (Some(key), End::Front) => {
                 let bound = successor(key);
                 (Span::new(start, Some(bound.clone())), Span::new(bound, stop))
             }
             (Some(key), End::Back) => (Span::new(key.clone(), stop), Span::new(start, Some(key.clone()))),
         };
-        self.told = left;
+        self.untold = Some(left);
         if piece.is_empty() {
             return;
         }

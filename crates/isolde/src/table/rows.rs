@@ -42,6 +42,11 @@ impl<K: TableKey, V: ValueCodec> TableScan<K, V> {
         TableScan { rows: self.rows.skip_locked(), ..self }
     }
 
+    /// See [`Scan::limit`].
+    pub fn limit(self, rows: usize) -> TableScan<K, V> {
+        TableScan { rows: self.rows.limit(rows), ..self }
+    }
+
     /// See [`Scan::timeout`].
     pub fn timeout(self, at_most: Duration) -> TableScan<K, V> {
         TableScan { rows: self.rows.timeout(at_most), ..self }
@@ -75,6 +80,13 @@ pub struct TableKeys<K, V> {
     keys: Keys,
     table: Table<K, V>,
     redact: Redact,
+}
+
+impl<K: TableKey, V: ValueCodec> TableKeys<K, V> {
+    /// See [`Scan::limit`].
+    pub fn limit(self, rows: usize) -> TableKeys<K, V> {
+        TableKeys { keys: self.keys.limit(rows), ..self }
+    }
 }
 
 impl<K: TableKey, V: ValueCodec> Iterator for TableKeys<K, V> {

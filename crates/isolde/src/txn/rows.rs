@@ -77,6 +77,30 @@ impl Scan {
         self
     }
 
+    /// Ends after so many rows more, from both ends together.
+    ///
+    /// The rows are those that `take` would give, own writes among them, and rows that are deleted,
+    /// [skipped](Scan::skip_locked) or gone by the time they are locked do not count. But the scan knows beforehand: it
+    /// reads no further ahead than it must, and where it locks the span (pessimistic mode at serializable) it locks
+    /// as far as so many keys at first, and a small part more whenever those do not suffice, never all the rest at once.
+    /// Rows that are locked or marked, and what an optimistic transaction certifies, are in any case only what the scan has
+    /// passed. What is behind the last row is neither locked nor certified: others may write there.
+    ///
+    /// ```
+    /// # use isolde::{Db, prefix};
+    /// # fn main() -> isolde::Result<()> {
+    /// let db = Db::builder().in_memory().open()?;
+    /// (0..9).try_for_each(|i| db.put(format!("score/{i}"), "x"))?;
+    /// let t = db.begin()?;
+    /// let best: Vec<_> = t.scan(prefix("score/")).limit(2).keys().rev().collect::<Result<_, _>>()?;
+    /// assert_eq!(best, ["score/8", "score/7"]);
+    /// # Ok(()) }
+    /// ```
+    pub fn limit(mut self, rows: usize) -> Scan {
+        self.core.limit = Some(rows);
+        self
+    }
+
     /// Waits for a lock at most this long.
     pub fn timeout(mut self, at_most: Duration) -> Scan {
         self.patience = Patience::AtMost(at_most);
@@ -94,9 +118,17 @@ impl Scan {
     }
 
     fn step(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
-        if self.done {
+        if self.done || self.core.limit == Some(0) {
             return None;
         }
+        let row = self.step_on(end);
+        if matches!(row, Some(Ok(_))) {
+            self.core.handed_out();
+        }
+        row
+    }
+
+    fn step_on(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
         if !std::mem::replace(&mut self.begun, true) {
             if let Err(error) = self.readable() {
                 self.done = true;
@@ -153,6 +185,13 @@ impl DoubleEndedIterator for Scan {
 #[must_use = "iterators do nothing unless consumed"]
 pub struct Keys {
     scan: Scan,
+}
+
+impl Keys {
+    /// See [`Scan::limit`].
+    pub fn limit(self, rows: usize) -> Keys {
+        Keys { scan: self.scan.limit(rows) }
+    }
 }
 
 impl Iterator for Keys {
