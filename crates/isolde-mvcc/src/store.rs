@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use crossbeam_utils::CachePadded;
 use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, RecordCell, Span, Ts};
 
@@ -24,7 +25,8 @@ pub struct Store<C: RecordCell> {
     points: Points<C>,
     leaves: Leaves<C>,
     shared: Arc<Shared>,
-    garbage: Mutex<VecDeque<Arc<Record<C>>>>,
+    /// What the sweeper is to look at. Changed often, and nobody who looks a key up waits for its cache lines.
+    garbage: CachePadded<Mutex<VecDeque<Arc<Record<C>>>>>,
 }
 
 /// Whether something in a span has changed.
@@ -79,7 +81,7 @@ impl<C: RecordCell> Store<C> {
             points: Points::new(),
             leaves: Leaves::new(),
             shared: Arc::default(),
-            garbage: Mutex::new(VecDeque::new()),
+            garbage: CachePadded::new(Mutex::new(VecDeque::new())),
         }
     }
 

@@ -39,7 +39,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::Duration;
 
-use isolde_types::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crossbeam_utils::CachePadded;
+use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex, MutexGuard, thread as threads};
 use isolde_types::{Durable, LogBody, Places, Ts, mutant};
 
@@ -67,19 +68,20 @@ pub enum Hardness {
 
 /// See the module.
 pub struct Log {
-    queue: Mutex<Queue>,
+    /// Changed by every commit; so it keeps cache lines to itself, like all here that changes often: whoever only
+    /// looks where the rest is would wait for them.
+    queue: CachePadded<Mutex<Queue>>,
     bells: Bells,
     /// Only the leader takes it.
     writer: Mutex<Writer>,
     segments: Arc<Segments>,
     durable: Arc<Durable>,
     /// Every commit up to it is in the file.
-    written: AtomicU64,
-    /// The queue's bytes, for a look without its latch.
-    standing: AtomicUsize,
+    written: CachePadded<AtomicU64>,
+    /// So much stands in the queue that who is admitted must take its latch.
+    full: AtomicBool,
     /// The newest commit or view of which somebody may have been told before it was durable.
-    acknowledged: AtomicU64,
-    has_thread: AtomicBool,
+    acknowledged: CachePadded<AtomicU64>,
     poisoned: AtomicBool,
     /// It was closed: the same as poisoned, but nothing has failed.
     closed: AtomicBool,
@@ -87,9 +89,7 @@ pub struct Log {
     process: Process,
     write_behind: WriteBehind,
     epoch: u64,
-    /// Bytes appended since the last checkpoint began.
-    since_checkpoint: AtomicU64,
-    counts: Counts,
+    counts: CachePadded<Counts>,
 }
 
 #[derive(Default)]
@@ -147,23 +147,21 @@ impl Log {
         let ts = durable.get();
         let queue = Queue { captured: ts, ..Queue::default() };
         Log {
-            queue: Mutex::new(queue),
+            queue: CachePadded::new(Mutex::new(queue)),
             bells: Bells::default(),
             writer: Mutex::new(writer),
             segments,
             durable,
-            written: AtomicU64::new(ts.0),
-            standing: AtomicUsize::new(0),
-            acknowledged: AtomicU64::new(0),
-            has_thread: AtomicBool::new(false),
+            written: CachePadded::new(AtomicU64::new(ts.0)),
+            full: AtomicBool::new(false),
+            acknowledged: CachePadded::default(),
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             cause: Mutex::new(None),
             process: Process::this(),
             write_behind,
             epoch,
-            since_checkpoint: AtomicU64::new(0),
-            counts: Counts::default(),
+            counts: CachePadded::default(),
         }
     }
 
@@ -202,12 +200,12 @@ impl Log {
     /// Bytes that were appended since the last checkpoint began.
     #[must_use]
     pub fn since_checkpoint(&self) -> u64 {
-        self.since_checkpoint.load(Ordering::Relaxed)
+        self.counts.since_checkpoint.load(Ordering::Relaxed)
     }
 
     /// What was found at opening and no checkpoint holds.
     pub(crate) fn note_backlog(&self, bytes: u64) {
-        self.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The process that may write.
@@ -222,7 +220,7 @@ impl Log {
 
     /// A checkpoint begins: bytes are counted anew.
     pub(crate) fn begin_checkpoint(&self) {
-        self.since_checkpoint.store(0, Ordering::Relaxed);
+        self.counts.since_checkpoint.store(0, Ordering::Relaxed);
     }
 
     /// The segment that is written now, and up to where the log is on disk.
@@ -245,14 +243,11 @@ impl Log {
         let len = RECORD_HEADER + body_len;
         let reservation = self.segments.reserve(len)?;
         // Relaxed: a limit may be passed by those who come at the same moment.
-        let standing = self.standing.load(Ordering::Relaxed);
-        if standing <= self.write_behind.limit_bytes
-            && (self.has_thread.load(Ordering::Relaxed) || standing < self.write_behind.write_bytes)
-        {
+        if !self.full.load(Ordering::Relaxed) {
             return Ok(reservation);
         }
         let mut queue = self.queue.lock();
-        while queue.batch.bytes > self.write_behind.limit_bytes || (queue.thread.is_none() && self.overdue(&queue)) {
+        while self.is_full(&queue) {
             if queue.leading {
                 self.hurry(&mut queue, Duration::ZERO);
                 // Its leader writes all that stands there; this thread has nothing better to do.
@@ -285,6 +280,19 @@ impl Log {
 
     fn overdue(&self, queue: &Queue) -> bool {
         queue.batch.bytes >= self.write_behind.write_bytes
+    }
+
+    fn is_full(&self, queue: &Queue) -> bool {
+        queue.batch.bytes > self.write_behind.limit_bytes || queue.thread.is_none() && self.overdue(queue)
+    }
+
+    /// For a look without the queue's latch. Hardly ever is there anything to say, and what is said again every time
+    /// would be far from whoever looks.
+    fn note_whether_full(&self, queue: &Queue) {
+        let full = self.is_full(queue);
+        if self.full.load(Ordering::Relaxed) != full {
+            self.full.store(full, Ordering::Relaxed);
+        }
     }
 
     // --- leading ---------------------------------------------------------------------------------
@@ -322,7 +330,7 @@ impl Log {
         }
         queue.leading = true;
         let mut batch = std::mem::take(&mut queue.batch);
-        self.standing.store(0, Ordering::Relaxed);
+        self.note_whether_full(&queue);
         let mut captured = queue.captured;
         let sync = queue.wanted_synced > self.durable.get() || queue.unsynced >= self.write_behind.sync_bytes;
         self.durable.announce(captured);
@@ -341,10 +349,12 @@ impl Log {
 
     fn write_batch(&self, batch: &mut Batch, sync: bool) -> Result<u64> {
         self.process.check()?;
-        let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
+        // Only the leader counts, so nothing is lost between the two; a checkpoint resets what was since the last.
+        let count =
+            |counter: &AtomicU64, by: u64| counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
         count(&self.counts.records, batch.records as u64);
         count(&self.counts.bytes, batch.bytes as u64);
-        count(&self.since_checkpoint, batch.bytes as u64);
+        self.counts.since_checkpoint.fetch_add(batch.bytes as u64, Ordering::Relaxed);
         let mut writer = self.writer.lock();
         if !batch.is_empty() {
             count(&self.counts.batches, 1);
@@ -410,6 +420,9 @@ impl Log {
     /// A task may be dropped or not polled: where there is no thread all of them are woken, and the first that
     /// is polled leads.
     fn next_after(&self, queue: &mut Queue) -> (Vec<Waker>, Option<threads::Thread>) {
+        if queue.waiters.is_empty() {
+            return (Vec::new(), None); // as nearly always: only tasks wait there
+        }
         let durable = self.durable.get();
         let written = Ts(self.written.load(Ordering::Acquire));
         let over = |(ts, _): &(Ts, u64), waiter: &Waiter| match waiter.hardness {
@@ -496,7 +509,7 @@ impl Places for Log {
             }
             batch.push(ts, body, spare);
         }
-        self.standing.store(batch.bytes, Ordering::Relaxed);
+        self.note_whether_full(&queue);
         queue.captured = publish();
         if self.is_poisoned() {
             return Vec::new();

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use crossbeam_utils::CachePadded;
 use isolde_types::Ts;
 use isolde_types::sync::atomic::{AtomicU64, Ordering};
 use isolde_types::sync::{Arc, Mutex};
@@ -57,9 +58,9 @@ pub(crate) fn hexadecimal(text: &str, digits: usize) -> Option<u64> {
 pub(crate) struct Segments {
     vfs: Arc<dyn Vfs>,
     segment_bytes: u64,
-    space: Mutex<Space>,
+    space: CachePadded<Mutex<Space>>,
     /// What is reserved in `space` and nobody's yet: for short records, without its latch.
-    credit: AtomicU64,
+    credit: CachePadded<AtomicU64>,
     /// Held by whoever prepares a segment, so that not all do at once.
     preparing: Mutex<()>,
 }
@@ -144,7 +145,13 @@ pub(crate) const fn reservation(record_len: usize) -> u64 {
 impl Segments {
     pub fn new(vfs: Arc<dyn Vfs>, segment_bytes: u64, closed: Vec<(u64, Ts)>) -> Segments {
         let space = Space { closed: closed.into(), ..Space::default() };
-        Segments { vfs, segment_bytes, space: Mutex::new(space), credit: AtomicU64::new(0), preparing: Mutex::new(()) }
+        Segments {
+            vfs,
+            segment_bytes,
+            space: CachePadded::new(Mutex::new(space)),
+            credit: CachePadded::default(),
+            preparing: Mutex::new(()),
+        }
     }
 
     /// The largest record that a segment can hold.
@@ -191,7 +198,17 @@ impl Segments {
     }
 
     pub fn release(&self, bytes: u64) {
+        self.give_up(&mut self.space.lock(), bytes);
+    }
+
+    /// What was written is reserved no more, and so much is left in the segment that is written.
+    pub fn settle(&self, left: u64, written: u64) {
         let mut space = self.space.lock();
+        space.left = left;
+        self.give_up(&mut space, written);
+    }
+
+    fn give_up(&self, space: &mut Space, bytes: u64) {
         space.reserved = space.reserved.saturating_sub(bytes);
         // Whoever takes of the credit meanwhile is short.
         if space.reserved <= self.credit.load(Ordering::Relaxed) {

@@ -66,6 +66,11 @@ impl Writer {
         self.at == BLOCK
     }
 
+    /// Bytes left in the segment, from the next block on.
+    fn left(&self) -> u64 {
+        self.segment.records_end().saturating_sub(align_up(self.at))
+    }
+
     /// Appends records and writes them; syncs only where a segment ends.
     pub fn append(&mut self, runs: &mut [Run]) -> Result<()> {
         let mut reserved = 0;
@@ -73,8 +78,8 @@ impl Writer {
             self.append_run(RecordKind::Commit, run)?;
             reserved += run.records.iter().map(|placed| placed.reserved).sum::<u64>();
         }
-        // Only now: what is left in the segment is known again.
-        self.segments.release(reserved);
+        // Only now, and together: what is reserved is in no segment yet, and what is left in this one is known again.
+        self.segments.settle(self.left(), reserved);
         Ok(())
     }
 
@@ -154,7 +159,6 @@ impl Writer {
         written.map_err(|error| WalError::io("writing", &segment_name(self.segment.segment))(error))?;
         self.at += bytes.len() as u64;
         self.unsynced += bytes.len() as u64;
-        self.segments.set_left(self.segment.records_end().saturating_sub(align_up(self.at)));
         Ok(())
     }
 

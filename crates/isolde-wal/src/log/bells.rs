@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
 use isolde_types::sync::{Condvar, CondvarMutex};
 
 /// A number that only grows, and those who wait for it.
@@ -116,8 +117,8 @@ pub(super) struct Ended {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Bells {
-    lead: Bell,
-    end: [Bell; 2],
+    lead: CachePadded<Bell>,
+    end: [CachePadded<Bell>; 2],
     company: Bell,
 }
 

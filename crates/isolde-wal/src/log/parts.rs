@@ -37,6 +37,8 @@ pub(super) struct Counts {
     pub batches: AtomicU64,
     pub records: AtomicU64,
     pub bytes: AtomicU64,
+    /// Bytes appended since the last checkpoint began.
+    pub since_checkpoint: AtomicU64,
 }
 
 /// Figures of the log since it was opened.
@@ -56,7 +58,7 @@ pub struct LogStats {
 impl Counts {
     pub fn stats(&self) -> LogStats {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Counts { syncs, batches, records, bytes } = self;
+        let Counts { syncs, batches, records, bytes, .. } = self;
         LogStats { syncs: load(syncs), batches: load(batches), records: load(records), bytes: load(bytes) }
     }
 }

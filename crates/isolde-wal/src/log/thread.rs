@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use isolde_types::Clock;
-use isolde_types::sync::atomic::Ordering;
 use isolde_types::sync::{Arc, thread};
 
 use super::Log;
@@ -86,13 +85,11 @@ impl Log {
             .spawn(run)
             .map_err(WalError::io("starting the thread of", "log"))?;
         queue.thread = Some(handle.thread().clone());
-        self.has_thread.store(true, Ordering::Relaxed);
         Ok(handle)
     }
 
     /// Ends the log's thread; call before joining it.
     pub fn stop_thread(&self) {
-        self.has_thread.store(false, Ordering::Relaxed);
         if let Some(thread) = self.queue.lock().thread.take() {
             thread.unpark();
         }

@@ -195,13 +195,15 @@ impl Core {
         }
         self.expire_snapshots();
         // Relaxed: it decides when to do optional work.
-        let vain = self.vain_sweeps.load(Ordering::Relaxed);
-        if (number / SWEEP_EVERY).trailing_zeros() < vain {
+        let before = self.vain_sweeps.load(Ordering::Relaxed);
+        if (number / SWEEP_EVERY).trailing_zeros() < before {
             return;
         }
         let swept = self.store.sweep(&self.views.cached_live(&self.timeline), SWEEP_BUDGET);
-        let vain = if swept.dropped + swept.reclaimed > 0 { 0 } else { (vain + 1).min(SWEEP_RARELY) };
-        self.vain_sweeps.store(vain, Ordering::Relaxed);
+        let vain = if swept.dropped + swept.reclaimed > 0 { 0 } else { (before + 1).min(SWEEP_RARELY) };
+        if vain != before {
+            self.vain_sweeps.store(vain, Ordering::Relaxed);
+        }
     }
 
     /// Drops every version and record that nobody can see.
