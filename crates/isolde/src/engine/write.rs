@@ -250,6 +250,8 @@ impl TxnInner {
         if record.is_none() {
             self.check_open()?;
         }
+        // The commit looks it up: what is far away comes nearer meanwhile.
+        let expected = record.is_none().then(|| self.core.store.expect(key));
         // A return to a savepoint in between may have given the lock back.
         if record.is_some() && self.returns.load(Ordering::Acquire) != returns {
             return Ok(Entered::Returned);
@@ -277,6 +279,7 @@ impl TxnInner {
                 self.merges.store(true, Ordering::Relaxed);
             }
             displaced = self.put(&mut body, Key::copy_from_slice(key), pending, None).1;
+            drop(expected);
             drop(body);
             let_go(displaced);
             return Ok(Entered::Done);
