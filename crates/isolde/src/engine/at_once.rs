@@ -11,6 +11,7 @@ use isolde_types::sync::atomic::Ordering;
 use super::commit::Commit;
 use super::inside::GiveUpOnDrop;
 use super::merge_results::MergeResults;
+use super::wait::Wait;
 use super::{Begin, Core, TxnInner};
 use crate::error::Result;
 use crate::trace;
@@ -50,6 +51,19 @@ impl TxnInner {
                 Ok(outcome)
             }
         }
+    }
+
+    /// What [`commit_at_once`](TxnInner::commit_at_once) has left.
+    pub async fn commit_rest(self: &Arc<Self>, wait: &Wait, rest: Rest) -> Result<Commit> {
+        let outcome = match rest {
+            Rest::All => self.commit_untold(wait).await,
+            Rest::Visibility(ts) => {
+                self.visible(wait, ts).await;
+                Ok(self.committed(ts))
+            }
+        };
+        trace::commit(self, &outcome);
+        outcome
     }
 
     /// Steps 1 to 6, in memory; `None` where it must go another way, and nothing was done.

@@ -32,7 +32,6 @@ use isolde_types::sync::{Arc, BriefGuard};
 use isolde_types::{Key, LockMode, LogBody, Ts, mutant};
 use isolde_wal::{BodyWriter, Reservation};
 
-use super::at_once::Rest;
 use super::certify::{Lost, ReadSet};
 use super::durable::Durability;
 use super::inside::GiveUpOnDrop;
@@ -44,7 +43,6 @@ use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
 use crate::isolation::{WriteCheck, WriteTiming};
-use crate::trace;
 
 /// More bytes of log than of keys and values, for a few keys.
 const ROOM: usize = 16;
@@ -78,20 +76,8 @@ impl TxnInner {
         }
     }
 
-    /// What [`commit_at_once`](TxnInner::commit_at_once) has left.
-    pub async fn commit_rest(self: &Arc<Self>, wait: &Wait, rest: Rest) -> Result<Commit> {
-        let outcome = match rest {
-            Rest::All => self.commit_untold(wait).await,
-            Rest::Visibility(ts) => {
-                self.visible(wait, ts).await;
-                Ok(self.committed(ts))
-            }
-        };
-        trace::commit(self, &outcome);
-        outcome
-    }
-
-    async fn commit_untold(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
+    /// The long way.
+    pub(super) async fn commit_untold(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
         self.begin_ending()?;
         let guard = GiveUpOnDrop(self);
         self.drained(wait).await?;
