@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use isolde_types::RecordCell;
-use isolde_types::sync::{Arc, RwLock};
+use isolde_types::sync::{Arc, RwLock, RwLockReadGuard};
 
 use crate::record::{Record, prefix};
 
@@ -19,6 +19,13 @@ type Shard<C> = RwLock<HashTable<Arc<Record<C>>>>;
 pub(crate) struct Points<C> {
     shards: Vec<Shard<C>>,
     hasher: RandomState,
+}
+
+/// A record that is on its way. To drop this is to wait for it, as each atomic operation is: do some work before. Until
+/// then nobody enters a key beside it, so take no latch of the store meanwhile.
+#[must_use = "what is dropped at once is waited for at once"]
+pub struct Expected<'s, C> {
+    _shard: RwLockReadGuard<'s, HashTable<Arc<Record<C>>>>,
 }
 
 impl<C: RecordCell> Points<C> {
@@ -48,6 +55,18 @@ impl<C: RecordCell> Points<C> {
             record.send_for_all();
             visit(record)
         })
+    }
+
+    /// Asks for the record of a key, if there is one, and waits for the index alone. The record is not looked at, so
+    /// now and then it is another one, in vain.
+    pub fn expect(&self, key: &[u8]) -> Expected<'_, C> {
+        let hash = self.hash(key);
+        let shard = self.shard(hash).read();
+        let _ = shard.find(hash, |record| {
+            record.expect();
+            true
+        });
+        Expected { _shard: shard }
     }
 
     /// The record of a key, made if there is none.

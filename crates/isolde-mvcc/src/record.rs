@@ -10,6 +10,7 @@ use crate::chain::{Chain, Garbage, InFlight, Removed, Size};
 use crate::counters::Counters;
 use crate::discard::{Discard, let_go};
 use crate::live::Live;
+use crate::near::{expect, expect_before};
 use crate::status::Status;
 use crate::timeline::{Timeline, Wakers};
 use crate::value::Packed;
@@ -279,6 +280,16 @@ impl<C: RecordCell> Record<C> {
         prefetch_index(std::slice::from_ref(&self.prefix), line_before);
         prefetch_index(std::slice::from_ref(&self.chain), 0);
         prefetch_index(std::slice::from_ref(&self.shared), 0);
+    }
+
+    /// Asks for what a look-up and a commit meet: the counts of references before the record, what is compared, the
+    /// chain, and what lies behind it.
+    #[inline]
+    pub(crate) fn expect(&self) {
+        expect_before(&self.prefix);
+        expect(&self.prefix);
+        expect(&self.chain);
+        expect(&self.shared);
     }
 
     /// The chain, latched.

@@ -14,7 +14,7 @@ use isolde_types::{Key, RecordCell, Span, Ts};
 use crate::chain::Size;
 use crate::leaves::{Cursor, Leaves, send_for};
 use crate::live::Live;
-use crate::points::Points;
+use crate::points::{Expected, Points};
 use crate::record::{Found, Latest, ReadAt, Record, Settled, Shared};
 use crate::rows::Rows;
 use crate::status::Status;
@@ -88,6 +88,11 @@ impl<C: RecordCell> Store<C> {
     /// The record of a key, if there is one.
     pub fn find(&self, key: &[u8]) -> Option<Arc<Record<C>>> {
         self.points.find(self.points.hash(key), key)
+    }
+
+    /// Asks for what a change of this key will meet.
+    pub fn expect(&self, key: &[u8]) -> Expected<'_, C> {
+        self.points.expect(key)
     }
 
     /// What a view shows of a key: [`Record::read`], for those who do not need the record.

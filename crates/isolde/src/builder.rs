@@ -559,6 +559,9 @@ impl<'d> TxnBuilder<'d> {
 impl Db {
     pub(crate) fn begin_with(&self, begin: &Begin) -> Result<Arc<TxnInner>> {
         let core = self.core();
+        if let Some(begun) = TxnInner::begin_at_once(core, begin) {
+            return begun;
+        }
         let wait = Wait::new(Patience::Default);
         let timeout = begin.lock_timeout.or(core.config.lock_timeout);
         block_on(&*core.config.clock, timeout, &wait, TxnInner::begin(core, &wait, begin))

@@ -457,8 +457,10 @@ impl Txn {
     /// [`is_retryable`](crate::Error::is_retryable).
     pub fn commit(self) -> Result<Commit> {
         let inner = &self.inner;
-        let wait = Wait::new(Patience::Default);
-        block_on_locks(inner, inner.lock_timeout, &wait, inner.commit(&wait))
+        inner.commit_at_once().unwrap_or_else(|rest| {
+            let wait = Wait::new(Patience::Default);
+            block_on_locks(inner, inner.lock_timeout, &wait, inner.commit_rest(&wait, rest))
+        })
     }
 
     /// Rolls back: as if it had never been. Never blocks.

@@ -43,7 +43,6 @@ use super::write_set::Pending;
 use super::{RecordRef, TxnInner};
 use crate::error::{Error, Result, Wound};
 use crate::isolation::{WriteCheck, WriteTiming};
-use crate::trace;
 
 /// More bytes of log than of keys and values, for a few keys.
 const ROOM: usize = 16;
@@ -71,12 +70,14 @@ pub struct Commit {
 impl TxnInner {
     /// Commits; see the module.
     pub async fn commit(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
-        let outcome = self.commit_untold(wait).await;
-        trace::commit(self, &outcome);
-        outcome
+        match self.commit_at_once() {
+            Ok(outcome) => outcome,
+            Err(rest) => self.commit_rest(wait, rest).await,
+        }
     }
 
-    async fn commit_untold(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
+    /// The long way.
+    pub(super) async fn commit_untold(self: &Arc<Self>, wait: &Wait) -> Result<Commit> {
         self.begin_ending()?;
         let guard = GiveUpOnDrop(self);
         self.drained(wait).await?;
@@ -89,16 +90,24 @@ impl TxnInner {
             AtOnce::MustWait(guard, reservation, records) => {
                 self.lock_write_set(wait, records).await?;
                 let merged = self.merge_write_set();
-                self.or_give_up(guard, || self.decide(reservation, self.body(), merged))?
+                self.or_give_up(guard, || {
+                    self.decides()?;
+                    self.decide(reservation, self.body(), merged)
+                })?
             }
         };
         self.visible(wait, ts).await;
         self.harden(wait, ts).await?;
+        Ok(self.committed(ts))
+    }
+
+    /// What is acknowledged, when a recorder was told.
+    pub(super) fn committed(&self, ts: Ts) -> Commit {
         if self.core.tap.is_open() {
             let resolved = std::mem::take(&mut self.body().seldom().resolved);
             self.core.tap.commit(self, Some(ts), resolved);
         }
-        Ok(self.as_commit(ts))
+        self.as_commit(ts)
     }
 
     /// It is serial where it read: nothing to lock, order or certify.
@@ -115,7 +124,7 @@ impl TxnInner {
         Commit { ts, epoch: self.core.disk.as_ref().map_or(0, |disk| disk.log.epoch()) }
     }
 
-    /// The whole of it, where nothing has to be waited for: in memory, the body is latched once.
+    /// The whole of it, where nothing has to be waited for.
     fn decide_at_once<'t>(self: &'t Arc<Self>, guard: GiveUpOnDrop<'t>) -> Result<AtOnce<'t>> {
         let mut body = self.body();
         if body.writes.is_empty() && !body.reads.marked {
@@ -139,7 +148,11 @@ impl TxnInner {
             Ok(locked) => {
                 body.locked = locked;
                 let nothing = Ok(MergeResults::default());
-                Ok(AtOnce::Decided(self.or_give_up(guard, || self.decide(reservation, body, nothing))?))
+                let decide = || {
+                    self.decides()?;
+                    self.decide(reservation, body, nothing)
+                };
+                Ok(AtOnce::Decided(self.or_give_up(guard, decide)?))
             }
             Err(records) => {
                 // Before they are waited for, so that whoever rolls back finds those that were made for it.
@@ -152,7 +165,11 @@ impl TxnInner {
 
     /// Steps 2 to 6; if they fail, the transaction is rolled back. Code of others runs when the locks are back:
     /// wakers, and the owners of bytes that are dropped.
-    fn or_give_up(&self, guard: GiveUpOnDrop<'_>, decide: impl FnOnce() -> Result<Ts, Undone>) -> Result<Ts> {
+    pub(super) fn or_give_up(
+        &self,
+        guard: GiveUpOnDrop<'_>,
+        decide: impl FnOnce() -> Result<Ts, Undone>,
+    ) -> Result<Ts> {
         let _foreign = hold_back();
         // Moved here to be dropped before what is held back, on unwinding too.
         let guard = guard;
@@ -171,7 +188,7 @@ impl TxnInner {
     }
 
     /// Locks the records of the write set if that can be done at once; pessimistic ones are locked already.
-    fn lock_records(
+    pub(super) fn lock_records(
         &self,
         body: &Body,
         records: Handles<RecordRef>,
@@ -202,8 +219,8 @@ impl TxnInner {
     }
 
     /// The records of the write set, in key order, made where there are none.
-    fn records(&self, body: &Body) -> Handles<RecordRef> {
-        let create = |key: &Key| RecordRef(self.core.store.find_or_create(key));
+    pub(super) fn records(&self, body: &Body) -> Handles<RecordRef> {
+        let create = |key: &[u8]| RecordRef(self.core.store.find_or_create(key));
         let writes = body.writes.iter();
         writes.map(|(key, write)| write.record.clone().unwrap_or_else(|| create(key))).collect()
     }
@@ -218,14 +235,13 @@ impl TxnInner {
             && !body.writes.iter().any(|(_, write)| write.pending.merges())
     }
 
-    /// Steps 2 to 6: no await, no lock is waited for, and nobody sees half of it.
-    fn decide(
+    /// Steps 2 to 6, after the gate has let it decide: no await, no lock is waited for, and nobody sees half of it.
+    pub(super) fn decide(
         self: &Arc<Self>,
         reservation: Option<Reservation<'_>>,
         mut body: BriefGuard<'_, Body>,
         merged: Result<MergeResults>,
     ) -> Result<Ts, Undone> {
-        self.decides()?;
         self.check_writes(&mut body)?;
         let merged = merged?;
         if !merged.is_empty() {
@@ -385,7 +401,7 @@ impl TxnInner {
             };
             self.core.check_value(value.as_deref().unwrap_or_default())?;
             if let (true, true, Some(value)) = (write.pending.is_blind(), self.core.tap.is_open(), &value) {
-                seldom.get_or_insert_default().resolved.push((key.clone(), value.bytes().clone()));
+                seldom.get_or_insert_default().resolved.push((Key::copy_from_slice(key), value.bytes().clone()));
             }
             if let Some(encoder) = &mut encoder {
                 encoder.push(key, value.as_deref());
@@ -505,7 +521,7 @@ enum AtOnce<'t> {
 
 /// A commit that failed in steps 2 to 6, with those who waited for its place in the order, and with what it had
 /// read: spans hold bytes of the caller's.
-struct Undone {
+pub(super) struct Undone {
     error: Error,
     wakers: WakeOnDrop,
     reads: ReadSet,

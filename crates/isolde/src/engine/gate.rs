@@ -128,6 +128,12 @@ impl Gate {
         self.update(|word| stands(word).then_some(word | DECIDING)).is_ok()
     }
 
+    /// Begins to end and decides in one step; `false`, and nothing has changed, if anybody is inside or has ended it.
+    pub fn end_deciding(&self) -> bool {
+        // AcqRel: as in `update`.
+        self.word.compare_exchange(0, ENDING | DECIDING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// The commit gives its transaction up, however far it has come.
     pub fn give_up(&self) -> Duty {
         match self.update(|word| Some((word & !DECIDING) | ENDING | ABANDONED)) {
@@ -251,6 +257,18 @@ mod tests {
         assert_eq!(gate.abandon(), Duty::Nothing);
         assert_eq!(gate.give_up(), Duty::RollBack);
         assert_eq!((gate.give_up(), gate.abandon()), (Duty::Nothing, Duty::Nothing));
+    }
+
+    #[test]
+    fn what_is_ended_and_decided_in_one_step_was_open_and_empty() {
+        let gate = Gate::default();
+        assert!(gate.enter() && !gate.end_deciding());
+        assert_eq!(gate.leave(), Duty::Nothing);
+        assert!(gate.end_deciding() && !gate.end_deciding() && !gate.enter());
+        assert_eq!((gate.abandon(), gate.wound()), (Duty::Nothing, Duty::Nothing));
+        assert_eq!(gate.give_up(), Duty::RollBack);
+        let wounded = Gate::default();
+        assert!(wounded.enter() && wounded.wound() == Duty::Nothing && !wounded.end_deciding());
     }
 
     #[test]

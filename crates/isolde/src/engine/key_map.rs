@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use isolde_types::{Key, Span};
+use isolde_types::Span;
 use smallvec::SmallVec;
+
+/// A key in a write set: a short one needs no allocation.
+pub(crate) type SetKey = SmallVec<[u8; 24]>;
 
 /// From how many keys on the map is a tree.
 const MANY: usize = 32;
@@ -15,8 +18,8 @@ const MANY: usize = 32;
 /// Values by key, in key order; see the module.
 pub(crate) enum KeyMap<V> {
     /// Sorted; the most usual write set, of one key, needs no allocation.
-    Few(SmallVec<[(Key, V); 1]>),
-    Many(BTreeMap<Key, V>),
+    Few(SmallVec<[(SetKey, V); 1]>),
+    Many(BTreeMap<SetKey, V>),
 }
 
 impl<V> Default for KeyMap<V> {
@@ -26,7 +29,7 @@ impl<V> Default for KeyMap<V> {
 }
 
 /// Where a key stands among the few, or would.
-fn place<V>(few: &[(Key, V)], key: &[u8]) -> Result<usize, usize> {
+fn place<V>(few: &[(SetKey, V)], key: &[u8]) -> Result<usize, usize> {
     few.binary_search_by(|(other, _)| other[..].cmp(key))
 }
 
@@ -60,7 +63,7 @@ impl<V> KeyMap<V> {
     }
 
     /// Sets a key's value; gives the one before.
-    pub fn insert(&mut self, key: Key, value: V) -> Option<V> {
+    pub fn insert(&mut self, key: SetKey, value: V) -> Option<V> {
         let few = match self {
             KeyMap::Few(few) => few,
             KeyMap::Many(many) => return many.insert(key, value),
@@ -72,7 +75,7 @@ impl<V> KeyMap<V> {
                 None
             }
             Err(_) => {
-                let mut many: BTreeMap<Key, V> = std::mem::take(few).into_iter().collect();
+                let mut many: BTreeMap<SetKey, V> = std::mem::take(few).into_iter().collect();
                 let before = many.insert(key, value);
                 *self = KeyMap::Many(many);
                 before
@@ -90,7 +93,7 @@ impl<V> KeyMap<V> {
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&SetKey, &V)> {
         let (few, many) = match self {
             KeyMap::Few(few) => (&few[..], None),
             KeyMap::Many(many) => (&[][..], Some(many)),
@@ -98,7 +101,7 @@ impl<V> KeyMap<V> {
         few.iter().map(|(key, value)| (key, value)).chain(many.into_iter().flatten())
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut V)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&SetKey, &mut V)> {
         let (few, many) = match self {
             KeyMap::Few(few) => (&mut few[..], None),
             KeyMap::Many(many) => (&mut [][..], Some(many)),
@@ -107,7 +110,7 @@ impl<V> KeyMap<V> {
     }
 
     /// The keys of a span that is not empty, in order.
-    pub fn range<'m>(&'m self, span: &'m Span) -> impl Iterator<Item = (&'m Key, &'m V)> {
+    pub fn range<'m>(&'m self, span: &'m Span) -> impl Iterator<Item = (&'m SetKey, &'m V)> {
         let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let (few, many) = match self {
             KeyMap::Few(few) => (&few[..], None),
@@ -120,6 +123,8 @@ impl<V> KeyMap<V> {
 
 #[cfg(test)]
 mod tests {
+    use isolde_types::Key;
+
     use super::*;
 
     /// The same calls on a tree alone give the same answers, below, at and above the change.
@@ -129,7 +134,7 @@ mod tests {
         for keys in [3, 31, 32, 33, 200_u8] {
             let (mut map, mut tree) = (KeyMap::default(), BTreeMap::new());
             for value in 0..2_000 {
-                let key = Key::copy_from_slice(&[rng.u8(..keys)]);
+                let key = SetKey::from_slice(&[rng.u8(..keys)]);
                 match rng.u8(..4) {
                     0 => assert_eq!(map.remove(&key), tree.remove(&key)),
                     1 => assert_eq!(map.get_mut(&key), tree.get_mut(&key)),

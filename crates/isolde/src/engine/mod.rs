@@ -3,7 +3,8 @@
 //! Everything that can wait is an `async fn`; see [`wait`]. What a transaction does is asked of its
 //! [`Policy`](crate::isolation::Policy), never of its level.
 
-pub(crate) mod certify;
+pub(crate) mod at_once;
+mod certify;
 pub(crate) mod commit;
 pub(crate) mod core;
 pub(crate) mod durable;

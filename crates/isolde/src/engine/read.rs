@@ -73,7 +73,7 @@ impl TxnInner {
             self.tell(key, &base);
             return Ok(base.value);
         };
-        let value = self.resolve(&pending, &Bytes::copy_from_slice(key), base.value.as_deref())?;
+        let value = self.resolve(&pending, key, base.value.as_deref())?;
         let value = value.map(Packed::into_bytes);
         match pending {
             Pending::Value(_) => self.core.tap.read_own(self, key, seq, value.as_ref()),

@@ -45,7 +45,7 @@ mod imp {
         #[inline]
         pub fn scan(&self, _txn: &TxnInner, _span: Span, _row: Option<TapRow>, _tracking: Tracking, _as_of: Ts) {}
         #[inline]
-        pub fn write(&self, _txn: &TxnInner, _key: &Key, _seq: u32, _value: Option<&Bytes>, _blind: bool) {}
+        pub fn write(&self, _txn: &TxnInner, _key: &[u8], _seq: u32, _value: Option<&Bytes>, _blind: bool) {}
         #[inline]
         pub fn rollback_to(&self, _txn: &TxnInner, _seq: u32) {}
         #[inline]
@@ -146,8 +146,11 @@ mod imp {
             });
         }
 
-        pub fn write(&self, txn: &TxnInner, key: &Key, seq: u32, value: Option<&Bytes>, blind: bool) {
-            self.put(|| Event::Write { txn: key_of(txn), key: key.clone(), seq, value: value.cloned(), blind });
+        pub fn write(&self, txn: &TxnInner, key: &[u8], seq: u32, value: Option<&Bytes>, blind: bool) {
+            self.put(|| {
+                let (txn, key) = (key_of(txn), Key::copy_from_slice(key));
+                Event::Write { txn, key, seq, value: value.cloned(), blind }
+            });
         }
 
         pub fn rollback_to(&self, txn: &TxnInner, seq: u32) {

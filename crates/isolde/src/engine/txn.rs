@@ -158,7 +158,7 @@ pub(crate) struct TxnInner {
 
 impl TxnInner {
     /// A transaction, registered; with a view, if it is to read one from the start.
-    fn new(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
+    pub(super) fn new(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
         if core.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -205,6 +205,9 @@ impl TxnInner {
 
     /// Begins. Never waits, unless an earlier attempt lost on a key: then the lock on that key.
     pub async fn begin(core: &Arc<Core>, wait: &Wait, begin: &Begin) -> Result<Arc<TxnInner>> {
+        if let Some(begun) = TxnInner::begin_at_once(core, begin) {
+            return begun;
+        }
         let txn = TxnInner::new(core, begin)?;
         if let Some(key) = &begin.lock_first {
             let guard = RollbackOnDrop(&txn);
@@ -213,14 +216,12 @@ impl TxnInner {
             std::mem::forget(guard);
         }
         // A recorder is told of the begin before the view is taken.
-        if begin.lock_first.is_some() || core.tap.is_open() {
-            txn.open_view();
-        }
+        txn.open_view();
         Ok(txn)
     }
 
     /// Takes the snapshot, where the policy reads one, in place of an earlier one.
-    fn open_view(&self) {
+    pub(super) fn open_view(&self) {
         if self.policy.has_snapshot() {
             let (view, hard_first) = self.core.snapshot_view(self.access, self.durability);
             // Relaxed: written before the transaction is handed to anyone.

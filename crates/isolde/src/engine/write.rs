@@ -5,7 +5,7 @@ use isolde_locks::Purpose;
 use isolde_mvcc::{Packed, ReadAt, let_go};
 use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::Ordering;
-use isolde_types::{Key, LockMode, Span, Ts, mutant};
+use isolde_types::{LockMode, Span, Ts, mutant};
 
 use super::core::within;
 use super::read::Intent;
@@ -245,6 +245,8 @@ impl TxnInner {
         if record.is_none() {
             self.check_open()?;
         }
+        // The commit looks it up: what is far away comes nearer meanwhile.
+        let expected = record.is_none().then(|| self.core.store.expect(key));
         // A return to a savepoint in between may have given the lock back.
         if record.is_some() && self.returns.load(Ordering::Acquire) != returns {
             return Ok(Entered::Returned);
@@ -271,7 +273,8 @@ impl TxnInner {
             if pending.merges() {
                 self.merges.store(true, Ordering::Relaxed);
             }
-            displaced = self.put(&mut body, Key::copy_from_slice(key), pending, None).1;
+            displaced = self.put(&mut body, key, pending, None).1;
+            drop(expected);
             drop(body);
             let_go(displaced);
             return Ok(Entered::Done);
@@ -279,7 +282,7 @@ impl TxnInner {
         let keeps_result = pending.merges();
         value = self.value_at_once(&mut body, record, &pending, resolved)?;
         let status = self.status(&mut body);
-        let (seq, earlier) = self.put(&mut body, record.0.key().clone(), pending, Some(record.clone()));
+        let (seq, earlier) = self.put(&mut body, key, pending, Some(record.clone()));
         displaced = earlier;
         if let Some(displaced) = &displaced {
             body.seldom.iter_mut().for_each(|seldom| seldom.merged.remove(displaced.seq));
@@ -342,20 +345,20 @@ impl TxnInner {
     }
 
     /// What a write that is not committed makes of a value; its merge operators run, so under no latch.
-    pub fn resolve(self: &Arc<Self>, pending: &Pending, key: &Key, base: Option<&[u8]>) -> Result<Option<Packed>> {
+    pub fn resolve(self: &Arc<Self>, pending: &Pending, key: &[u8], base: Option<&[u8]>) -> Result<Option<Packed>> {
         let _inside = pending.merges().then(|| InBody::of(self));
         pending.resolve(key, base, self.core.config.redact)
     }
 
     /// Enters a change into the write set; gives its number, and what it has displaced.
-    fn put(&self, body: &mut Body, key: Key, pending: Pending, record: Option<RecordRef>) -> (u32, Option<Write>) {
+    fn put(&self, body: &mut Body, key: &[u8], pending: Pending, record: Option<RecordRef>) -> (u32, Option<Write>) {
         body.next_seq += 1;
         let seq = body.next_seq;
         let value = match &pending {
             Pending::Value(value) => value.as_ref().map(Packed::bytes),
             Pending::Blind(_) => None,
         };
-        self.core.tap.write(self, &key, seq, value, pending.is_blind());
+        self.core.tap.write(self, key, seq, value, pending.is_blind());
         (seq, body.writes.set(key, Write { pending, seq, record }))
     }
 

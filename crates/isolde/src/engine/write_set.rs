@@ -6,7 +6,7 @@ use isolde_types::sync::Arc;
 use isolde_types::{Key, Span};
 
 use super::RecordRef;
-use super::key_map::KeyMap;
+use super::key_map::{KeyMap, SetKey};
 use crate::error::{Error, KeyText, MergeError, Redact, Result};
 
 /// A registered merge operator: from the value, if there is one, and the operand, the new value.
@@ -30,7 +30,7 @@ pub(crate) enum BlindOp {
 
 impl BlindOp {
     /// What this makes of `base`.
-    fn apply(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Packed> {
+    fn apply(&self, key: &[u8], base: Option<&[u8]>, redact: Redact) -> Result<Packed> {
         match self {
             BlindOp::Increment(by) => increment(key, base, *by, redact),
             BlindOp::Merge(operator, operand) => {
@@ -47,7 +47,7 @@ impl BlindOp {
 }
 
 /// A counter is 8 bytes, a big-endian `i64`; an absent one is 0.
-fn increment(key: &Key, base: Option<&[u8]>, by: i64, redact: Redact) -> Result<Packed> {
+fn increment(key: &[u8], base: Option<&[u8]>, by: i64, redact: Redact) -> Result<Packed> {
     let shown = || Box::new(KeyText::new(key, redact));
     let value = match base {
         None => 0,
@@ -73,7 +73,7 @@ impl Pending {
     }
 
     /// The value over `base`, which is what the key would have without this transaction.
-    pub fn resolve(&self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Option<Packed>> {
+    pub fn resolve(&self, key: &[u8], base: Option<&[u8]>, redact: Redact) -> Result<Option<Packed>> {
         match self {
             Pending::Value(value) => Ok(value.clone()),
             Pending::Blind(ops) => {
@@ -88,7 +88,7 @@ impl Pending {
     }
 
     /// The same, by the commit, which is the last to ask.
-    pub fn take(&mut self, key: &Key, base: Option<&[u8]>, redact: Redact) -> Result<Option<Packed>> {
+    pub fn take(&mut self, key: &[u8], base: Option<&[u8]>, redact: Redact) -> Result<Option<Packed>> {
         match self {
             Pending::Value(value) => Ok(value.take()),
             Pending::Blind(_) => self.resolve(key, base, redact),
@@ -105,8 +105,7 @@ impl Pending {
         match (&change, earlier) {
             (Pending::Value(_), _) | (_, None) => Ok(change),
             (Pending::Blind(_), Some(Pending::Value(value))) => {
-                let key = Bytes::copy_from_slice(key);
-                Ok(Pending::Value(change.resolve(&key, value.as_deref(), redact)?))
+                Ok(Pending::Value(change.resolve(key, value.as_deref(), redact)?))
             }
             (Pending::Blind(ops), Some(Pending::Blind(earlier))) => {
                 Ok(Pending::Blind(earlier.iter().chain(ops).cloned().collect()))
@@ -153,7 +152,7 @@ pub(crate) struct Write {
 
 /// One change of the write set, as it was before: undone by a rollback to a savepoint.
 struct Undo {
-    key: Key,
+    key: SetKey,
     before: Option<Write>,
 }
 
@@ -185,12 +184,12 @@ impl WriteSet {
         self.writes.get(key)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Write)> {
-        self.writes.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Write)> {
+        self.writes.iter().map(|(key, write)| (&key[..], write))
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut Write)> {
-        self.writes.iter_mut()
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&[u8], &mut Write)> {
+        self.writes.iter_mut().map(|(key, write)| (&key[..], write))
     }
 
     /// Remembers another record of a key.
@@ -212,20 +211,21 @@ impl WriteSet {
         if self.writes.is_empty() || span.is_empty() {
             return Vec::new();
         }
-        self.writes.range(span).map(|(key, write)| (key.clone(), write.pending.clone(), write.seq)).collect()
+        let copy = |(key, write): (&SetKey, &Write)| (Key::copy_from_slice(key), write.pending.clone(), write.seq);
+        self.writes.range(span).map(copy).collect()
     }
 
     /// Sets what the key is to become; gives what it was to become before, to be dropped under no latch.
-    pub fn set(&mut self, key: Key, write: Write) -> Option<Write> {
+    pub fn set(&mut self, key: &[u8], write: Write) -> Option<Write> {
         self.bytes += key.len() + write.pending.size();
-        let undo_key = self.keep_undo.then(|| key.clone());
-        let key_len = key.len();
-        let before = self.writes.insert(key, write);
+        let before = self.writes.insert(SetKey::from_slice(key), write);
         if let Some(before) = &before {
-            self.bytes -= key_len + before.pending.size();
+            self.bytes -= key.len() + before.pending.size();
         }
-        let Some(key) = undo_key else { return before };
-        self.undo.push(Undo { key, before });
+        if !self.keep_undo {
+            return before;
+        }
+        self.undo.push(Undo { key: SetKey::from_slice(key), before });
         None
     }
 
@@ -237,7 +237,7 @@ impl WriteSet {
 
     /// Undoes all changes since the mark, newest first; tells each key's write before and after. Gives those
     /// that are gone, to be dropped under no latch.
-    pub fn rollback_to(&mut self, mark: usize, mut undone: impl FnMut(&Key, &Write, Option<&Write>)) -> Vec<Write> {
+    pub fn rollback_to(&mut self, mark: usize, mut undone: impl FnMut(&[u8], &Write, Option<&Write>)) -> Vec<Write> {
         let mut gone = Vec::new();
         for Undo { key, before } in self.undo.drain(mark..).rev() {
             let after = match before {
@@ -273,13 +273,13 @@ mod tests {
             Pending::combined(writes.get(key).map(|write| &write.pending), key, change, Redact::Show).unwrap()
         };
         let first = combined(&writes, b"n", add(2));
-        let _ = writes.set("n".into(), Write { pending: first, seq: 1, record: None });
+        let _ = writes.set(b"n", Write { pending: first, seq: 1, record: None });
         let both = combined(&writes, b"n", add(3));
         let base = 10_i64.to_be_bytes();
-        let value = both.resolve(&"n".into(), Some(&base), Redact::Show).unwrap();
+        let value = both.resolve(b"n", Some(&base), Redact::Show).unwrap();
         assert_eq!(value.as_deref(), Some(&15_i64.to_be_bytes()[..]));
 
-        let _ = writes.set("m".into(), Write { pending: Pending::Value(None), seq: 2, record: None });
+        let _ = writes.set(b"m", Write { pending: Pending::Value(None), seq: 2, record: None });
         let over_delete = combined(&writes, b"m", add(7));
         assert!(matches!(over_delete, Pending::Value(Some(v)) if v[..] == 7_i64.to_be_bytes()));
     }
@@ -287,13 +287,13 @@ mod tests {
     #[test]
     fn a_rollback_restores_what_was_and_the_byte_count() {
         let mut writes = WriteSet::default();
-        let _ = writes.set("a".into(), put("1", 1));
+        let _ = writes.set(b"a", put("1", 1));
         let (bytes, mark) = (writes.bytes(), writes.mark());
-        let _ = writes.set("a".into(), put("22", 2));
-        let _ = writes.set("b".into(), put("333", 3));
+        let _ = writes.set(b"a", put("22", 2));
+        let _ = writes.set(b"b", put("333", 3));
         let mut undone = Vec::new();
-        let _ =
-            writes.rollback_to(mark, |key, after, before| undone.push((key.clone(), after.seq, before.map(|w| w.seq))));
+        let _ = writes
+            .rollback_to(mark, |key, after, before| undone.push((key.to_vec(), after.seq, before.map(|w| w.seq))));
         assert_eq!(undone, [("b".into(), 3, None), ("a".into(), 2, Some(1))]);
         assert_eq!(writes.bytes(), bytes);
         assert_eq!(writes.len(), 1);
