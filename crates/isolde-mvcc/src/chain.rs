@@ -161,11 +161,11 @@ impl Chain {
         Chain { newest: Committed::NOTHING, older: None, only_older: Ts::ZERO, in_flight: None }
     }
 
-    /// Sends for what a clone of the newest committed value meets.
+    /// Prefetches what a clone of the newest committed value meets.
     #[inline]
-    pub(crate) fn send_for_newest(&self) {
+    pub(crate) fn prefetch_newest(&self) {
         if let Some(value) = &self.newest.value {
-            value.send_for_count();
+            value.prefetch_count();
         }
     }
 

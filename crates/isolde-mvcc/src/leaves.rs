@@ -20,10 +20,10 @@ use std::ops::Bound;
 use isolde_types::sync::atomic::{AtomicUsize, Ordering};
 use isolde_types::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use isolde_types::{Key, RecordCell, Span};
-use prefetch_index::prefetch_index;
 use smallvec::SmallVec;
 
 use crate::fences::Fences;
+use crate::prefetch::prefetch_behind;
 use crate::record::{PREFIX_BYTES, ReadAt, Record, prefix};
 use crate::rows::{Rows, STRETCH, STRETCH_MAX};
 
@@ -36,9 +36,11 @@ const LINES_OF_A_STRETCH: usize = 15;
 /// How many cache lines a leaf takes that is as full as most.
 const LINES_OF_A_LEAF: usize = 25;
 
+const _: () = assert!(size_of::<Edge>() == 64, "a leaf is prefetched in steps of its low edge: a cache line");
+
 type Entries<C> = SmallVec<[Entry<C>; LEAF_RECORDS]>;
 
-/// The fields stand in the order in which they are met: [`Leaf::send_for`].
+/// The fields stand in the order in which they are met: [`Leaf::prefetch`].
 #[repr(C)]
 pub(crate) struct Leaf<C> {
     low: Edge,
@@ -182,7 +184,7 @@ impl<C: RecordCell> Leaves<C> {
     /// The leaf whose fence is the last within the bound.
     fn at_fence(&self, bound: Bound<&[u8]>) -> Arc<Leaf<C>> {
         let found = |leaf: &Arc<Leaf<C>>| {
-            leaf.send_for(LINES_OF_A_LEAF);
+            leaf.prefetch(LINES_OF_A_LEAF);
             Arc::clone(leaf)
         };
         let fenced = || self.fences.last_below(bound, found).unwrap_or_else(|| Arc::clone(&self.first));
@@ -371,7 +373,7 @@ impl<C: RecordCell> Leaves<C> {
         let (from, next) = self.with_leaf(leaf.take(), start, |leaf, inside| {
             let entries = within(leaf, inside, start, end.as_ref());
             if let Some(next) = &inside.next {
-                next.send_for(LINES_OF_A_STRETCH);
+                next.prefetch(LINES_OF_A_STRETCH);
             }
             match entries.get(visit(entries)) {
                 Some(left) => (Some(left.edge()), Some(Arc::clone(leaf))),
@@ -436,7 +438,7 @@ impl<C: RecordCell> Leaves<C> {
             stretch.len()
         });
         if let Some(leaf) = cursor.leaf.as_ref().filter(|_| left != Some(0)) {
-            leaf.send_for_first(left);
+            leaf.prefetch_records(left);
         }
         more
     }
@@ -453,19 +455,19 @@ impl<C> Leaf<C> {
         Leaf { low, inside: RwLock::new(Inside { entries, high, next, dead: false }) }
     }
 
-    /// Sends for the records that a scan meets first. A hint: nothing is waited for, the leaf's latch neither.
-    fn send_for_first(&self, wanted: Option<usize>)
+    /// Prefetches the records that a scan meets first. A hint: nothing is waited for, the leaf's latch neither.
+    fn prefetch_records(&self, wanted: Option<usize>)
     where
         C: RecordCell,
     {
         if let Some(inside) = self.inside.try_read() {
-            send_for(next_stretch(&inside.entries, wanted).0);
+            prefetch_chains(next_stretch(&inside.entries, wanted).0);
         }
     }
 
-    /// Sends for so many cache lines of the leaf, from its beginning.
-    fn send_for(&self, lines: usize) {
-        (0..lines).for_each(|line| prefetch_index(std::slice::from_ref(&self.low), line));
+    /// Prefetches so many cache lines of the leaf, from its beginning.
+    fn prefetch(&self, lines: usize) {
+        (0..lines).for_each(|line| prefetch_behind(&self.low, line));
     }
 }
 
@@ -486,9 +488,9 @@ impl<C> Cursor<C> {
     }
 }
 
-/// Sends for all of the records before any of them is latched: the misses overlap.
-pub(crate) fn send_for<C: RecordCell>(entries: &[Entry<C>]) {
-    entries.iter().for_each(|entry| entry.record.send_for());
+/// Prefetches all of the records before any of them is latched: the misses overlap.
+pub(crate) fn prefetch_chains<C: RecordCell>(entries: &[Entry<C>]) {
+    entries.iter().for_each(|entry| entry.record.prefetch_chain());
 }
 
 /// The first few of the records, to be read in one go and no more than are wanted, and those behind. A few that

@@ -24,7 +24,7 @@ pub(crate) struct Points<C> {
 /// A record that is on its way. To drop this is to wait for it, as each atomic operation is: do some work before. Until
 /// then nobody enters a key beside it, so take no latch of the store meanwhile.
 #[must_use = "what is dropped at once is waited for at once"]
-pub struct Expected<'s, C> {
+pub struct Prefetched<'s, C> {
     _shard: RwLockReadGuard<'s, HashTable<Arc<Record<C>>>>,
 }
 
@@ -52,21 +52,21 @@ impl<C: RecordCell> Points<C> {
         let start = prefix(key);
         self.shard(hash).read().find(hash, |record| record.is_of(key, start, hash)).map(|record| {
             // Before anything is counted or latched: those wait for each other.
-            record.send_for_all();
+            record.prefetch();
             visit(record)
         })
     }
 
-    /// Asks for the record of a key, if there is one, and waits for the index alone. The record is not looked at, so
+    /// Prefetches the record of a key, if there is one, and waits for the index alone. The record is not looked at, so
     /// now and then it is another one, in vain.
-    pub fn expect(&self, key: &[u8]) -> Expected<'_, C> {
+    pub fn prefetch(&self, key: &[u8]) -> Prefetched<'_, C> {
         let hash = self.hash(key);
         let shard = self.shard(hash).read();
         let _ = shard.find(hash, |record| {
-            record.expect();
+            record.prefetch();
             true
         });
-        Expected { _shard: shard }
+        Prefetched { _shard: shard }
     }
 
     /// The record of a key, made if there is none.

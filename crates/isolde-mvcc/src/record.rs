@@ -4,13 +4,12 @@ use bytes::Bytes;
 use isolde_types::sync::atomic::{self, AtomicBool};
 use isolde_types::sync::{Arc, BriefGuard, BriefMutex};
 use isolde_types::{Key, LogBody, RecordCell, Ts, TxnId, mutant};
-use prefetch_index::prefetch_index;
 
 use crate::chain::{Chain, Garbage, InFlight, Removed, Size};
 use crate::counters::Counters;
 use crate::discard::{Discard, let_go};
 use crate::live::Live;
-use crate::near::{expect, expect_before};
+use crate::prefetch::{prefetch, prefetch_before};
 use crate::status::Status;
 use crate::timeline::{Timeline, Wakers};
 use crate::value::Packed;
@@ -265,31 +264,20 @@ impl<C: RecordCell> Record<C> {
         self.linked.store(true, atomic::Ordering::Release);
     }
 
-    /// Sends for the cache line that most reads meet, with the latch, the newest version, and whether one is in flight;
-    /// nothing is waited for.
+    /// Prefetches the cache line that most reads meet: the latch, the newest version, and whether one is in flight.
     #[inline]
-    pub(crate) fn send_for(&self) {
-        prefetch_index(std::slice::from_ref(&self.chain), 0);
+    pub(crate) fn prefetch_chain(&self) {
+        prefetch(&self.chain);
     }
 
-    /// Sends for all that a read or a write may meet: the count of references, the chain, and what stands behind.
+    /// Prefetches all that a look-up, a read or a commit meets: the counts of references before the record, what is
+    /// compared, the chain, and what stands behind it.
     #[inline]
-    pub(crate) fn send_for_all(&self) {
-        // The line before the record; the address wraps around.
-        let line_before = 0_usize.wrapping_sub(align_of::<Self>() / size_of::<u128>());
-        prefetch_index(std::slice::from_ref(&self.prefix), line_before);
-        prefetch_index(std::slice::from_ref(&self.chain), 0);
-        prefetch_index(std::slice::from_ref(&self.shared), 0);
-    }
-
-    /// Asks for what a look-up and a commit meet: the counts of references before the record, what is compared, the
-    /// chain, and what lies behind it.
-    #[inline]
-    pub(crate) fn expect(&self) {
-        expect_before(&self.prefix);
-        expect(&self.prefix);
-        expect(&self.chain);
-        expect(&self.shared);
+    pub(crate) fn prefetch(&self) {
+        prefetch_before(&self.prefix, 1);
+        prefetch(&self.prefix);
+        prefetch(&self.chain);
+        prefetch(&self.shared);
     }
 
     /// The chain, latched.

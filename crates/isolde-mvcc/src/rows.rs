@@ -4,7 +4,7 @@ use bytes::Bytes;
 use isolde_types::{Key, RecordCell};
 use smallvec::SmallVec;
 
-use crate::leaves::{Entry, send_for};
+use crate::leaves::{Entry, prefetch_chains};
 use crate::record::{PREFIX_BYTES, ReadAt};
 
 /// How many records are read together: enough for their misses to overlap, few enough that a scan that is left
@@ -63,17 +63,17 @@ impl Rows {
         self.rows.reserve_exact(wanted.map_or(STRETCH_MAX, |wanted| wanted.min(STRETCH_MAX)));
     }
 
-    /// Reads a stretch of records, and keeps the rows that `at` shows; those before were taken. Sends for the
+    /// Reads a stretch of records, and keeps the rows that `at` shows; those before were taken. Prefetches the
     /// records that will be asked for next.
     ///
     /// The latches of a stretch are held together, so that the values' cache misses overlap and are not
     /// met one by one. Whoever holds one of them asks for no leaf, and for no record but of a larger key.
     pub(crate) fn read<C: RecordCell>(&mut self, stretch: &[Entry<C>], next: &[Entry<C>], at: ReadAt) {
         debug_assert!(self.is_empty(), "rows are taken before more are read");
-        send_for(stretch);
+        prefetch_chains(stretch);
         let latched: SmallVec<[_; STRETCH_MAX]> = stretch.iter().map(|entry| entry.record().latch()).collect();
-        latched.iter().rev().for_each(|chain| chain.send_for_newest());
-        send_for(next);
+        latched.iter().rev().for_each(|chain| chain.prefetch_newest());
+        prefetch_chains(next);
         for (entry, chain) in stretch.iter().zip(&latched).rev() {
             let Some(value) = chain.value(at) else { continue };
             let key = match entry.key_len() {

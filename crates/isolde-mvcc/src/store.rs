@@ -12,9 +12,9 @@ use isolde_types::sync::{Arc, Mutex};
 use isolde_types::{Key, RecordCell, Span, Ts};
 
 use crate::chain::Size;
-use crate::leaves::{Cursor, Leaves, send_for};
+use crate::leaves::{Cursor, Leaves, prefetch_chains};
 use crate::live::Live;
-use crate::points::{Expected, Points};
+use crate::points::{Points, Prefetched};
 use crate::record::{Found, Latest, ReadAt, Record, Settled, Shared};
 use crate::rows::Rows;
 use crate::status::Status;
@@ -90,9 +90,9 @@ impl<C: RecordCell> Store<C> {
         self.points.find(self.points.hash(key), key)
     }
 
-    /// Asks for what a change of this key will meet.
-    pub fn expect(&self, key: &[u8]) -> Expected<'_, C> {
-        self.points.expect(key)
+    /// Prefetches what a change of this key will meet.
+    pub fn prefetch(&self, key: &[u8]) -> Prefetched<'_, C> {
+        self.points.prefetch(key)
     }
 
     /// What a view shows of a key: [`Record::read`], for those who do not need the record.
@@ -170,7 +170,7 @@ impl<C: RecordCell> Store<C> {
     /// `false` when the span is done. Records that come later into a part that was passed are missed.
     pub fn next_batch(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
         self.leaves.visit_front(cursor, |entries| {
-            send_for(entries);
+            prefetch_chains(entries);
             out.extend(entries.iter().map(|entry| Arc::clone(entry.record())));
         })
     }
@@ -178,7 +178,7 @@ impl<C: RecordCell> Store<C> {
     /// The same from the back, in descending order.
     pub fn next_batch_back(&self, cursor: &mut Cursor<C>, out: &mut Vec<Arc<Record<C>>>) -> bool {
         self.leaves.visit_back(cursor, |entries| {
-            send_for(entries);
+            prefetch_chains(entries);
             out.extend(entries.iter().rev().map(|entry| Arc::clone(entry.record())));
         })
     }
@@ -197,7 +197,7 @@ impl<C: RecordCell> Store<C> {
         let mut more = true;
         while more && check == SpanCheck::Unchanged {
             more = self.leaves.visit_front(&mut cursor, |entries| {
-                send_for(entries);
+                prefetch_chains(entries);
                 let checks = entries.iter().map(|entry| check_record(entry.record(), since, at, own));
                 check = checks.into_iter().find(|check| *check != SpanCheck::Unchanged).unwrap_or(SpanCheck::Unchanged);
             });

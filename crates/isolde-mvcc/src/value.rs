@@ -7,9 +7,9 @@
 //! copy; they keep alive whatever buffer they are a part of.
 
 use bytes::Bytes;
-use prefetch_index::prefetch_index;
 
 use crate::discard::let_go_foreign;
+use crate::prefetch::prefetch_before;
 
 /// The longest key or value that is copied: the last of the size classes.
 const PACKED_MAX: usize = 510;
@@ -98,12 +98,12 @@ impl Packed {
         packed_size(self.0.len()).is_some()
     }
 
-    /// Sends for the cache line with the count of references, if the bytes were copied here.
+    /// Prefetches the cache line with the count of references, if the bytes were copied here.
     #[inline]
-    pub(crate) fn send_for_count(&self) {
-        // Before the bytes are the count, a function, and the length; the address wraps around.
+    pub(crate) fn prefetch_count(&self) {
+        // Before the bytes are the count, a function, and the length.
         const COUNT_TO_BYTES: usize = 2 * size_of::<usize>() + size_of::<u16>();
-        prefetch_index(&self.0, 0_usize.wrapping_sub(COUNT_TO_BYTES));
+        self.0.first().into_iter().for_each(|byte| prefetch_before(byte, COUNT_TO_BYTES));
     }
 
     /// What this takes of the heap.

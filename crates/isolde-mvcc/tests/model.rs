@@ -105,7 +105,7 @@ fn run(steps: Vec<Step>) {
         }
         match step {
             Step::Write(Visits::One, key, value) => {
-                drop(store.expect(&name(key)));
+                drop(store.prefetch(&name(key)));
                 let record = store.find_or_create(&name(key));
                 let value = value.map(|value| Packed::copy(&[value]));
                 let (_, wakers, settled) = record.commit(value, &timeline, &mut None, || views.cached_live(&timeline));

@@ -246,7 +246,7 @@ impl TxnInner {
             self.check_open()?;
         }
         // The commit looks it up: what is far away comes nearer meanwhile.
-        let expected = record.is_none().then(|| self.core.store.expect(key));
+        let prefetched = record.is_none().then(|| self.core.store.prefetch(key));
         // A return to a savepoint in between may have given the lock back.
         if record.is_some() && self.returns.load(Ordering::Acquire) != returns {
             return Ok(Entered::Returned);
@@ -274,7 +274,7 @@ impl TxnInner {
                 self.merges.store(true, Ordering::Relaxed);
             }
             displaced = self.put(&mut body, key, pending, None).1;
-            drop(expected);
+            drop(prefetched);
             drop(body);
             let_go(displaced);
             return Ok(Entered::Done);
