@@ -52,7 +52,7 @@ impl Doing<'_> {
             Operation::Scan(place) => {
                 for row in txn.scan(place.span()) {
                     let (key, value) = row?;
-                    self.read.insert(key, Some(value));
+                    self.read.insert(key.into(), Some(value));
                 }
             }
             Operation::Increment(key, by) => txn.increment(key, *by)?,

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isolde::{Bytes, Db, ErrorKind, Isolation, Mode, Savepoint, Txn};
+use isolde::{Db, ErrorKind, Isolation, Mode, Savepoint, Txn};
 use isolde_tests::open;
 use proptest::prelude::*;
 
@@ -126,7 +126,7 @@ fn name(key: Key) -> String {
     format!("k{key}")
 }
 
-fn number(name: &Bytes) -> Key {
+fn number(name: &[u8]) -> Key {
     std::str::from_utf8(name).unwrap()[1..].parse().unwrap()
 }
 

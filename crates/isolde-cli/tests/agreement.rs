@@ -34,7 +34,7 @@ fn looked_at(dir: &Path) -> Option<Rows> {
 fn opened(dir: &Path) -> Option<Rows> {
     let db = isolde::Db::builder().path(dir).log_segment_bytes(64 << 10).open().ok()?;
     let row =
-        |row: isolde::Result<(isolde::Key, isolde::Bytes)>| row.map(|(key, value)| (key.to_vec(), value.to_vec()));
+        |row: isolde::Result<(isolde::RowKey, isolde::Bytes)>| row.map(|(key, value)| (key.to_vec(), value.to_vec()));
     Some(db.snapshot().unwrap().scan(..).map(row).collect::<Result<_, _>>().unwrap())
 }
 

@@ -1,7 +1,7 @@
 //! Rows that were read ahead: a stretch of a leaf at a time.
 
 use bytes::Bytes;
-use isolde_types::{Key, RecordCell};
+use isolde_types::{RecordCell, RowKey};
 use smallvec::SmallVec;
 
 use crate::leaves::{Entry, prefetch_chains};
@@ -21,24 +21,6 @@ pub struct Rows {
     rows: Vec<(RowKey, Bytes)>,
 }
 
-/// A key that is made when its row is handed out, from memory that is near by then: two counts of references,
-/// up and down, of a block of keys cost more than an allocation does.
-#[derive(Debug)]
-enum RowKey {
-    Short { bytes: [u8; PREFIX_BYTES], len: usize },
-    Whole(Key),
-}
-
-impl RowKey {
-    #[inline]
-    fn into_key(self) -> Key {
-        match self {
-            RowKey::Short { bytes, len } => Key::copy_from_slice(bytes.get(..len).unwrap_or(&bytes)),
-            RowKey::Whole(key) => key,
-        }
-    }
-}
-
 impl Rows {
     /// Whether there is none.
     #[must_use]
@@ -48,14 +30,13 @@ impl Rows {
 
     /// Takes the first row.
     #[inline]
-    pub fn pop_front(&mut self) -> Option<(Key, Bytes)> {
-        self.rows.pop().map(|(key, value)| (key.into_key(), value))
+    pub fn pop_front(&mut self) -> Option<(RowKey, Bytes)> {
+        self.rows.pop()
     }
 
     /// Takes the last row.
-    pub fn pop_back(&mut self) -> Option<(Key, Bytes)> {
-        let last = (!self.is_empty()).then(|| self.rows.remove(0));
-        last.map(|(key, value)| (key.into_key(), value))
+    pub fn pop_back(&mut self) -> Option<(RowKey, Bytes)> {
+        (!self.is_empty()).then(|| self.rows.remove(0))
     }
 
     /// Makes room for the longest stretch of a scan of which so many rows are wanted.
@@ -77,8 +58,8 @@ impl Rows {
         for (entry, chain) in stretch.iter().zip(&latched).rev() {
             let Some(value) = chain.value(at) else { continue };
             let key = match entry.key_len() {
-                len @ 0..=PREFIX_BYTES => RowKey::Short { bytes: entry.prefix().to_be_bytes(), len },
-                _ => RowKey::Whole(entry.record().key().clone()),
+                len @ 0..=PREFIX_BYTES => RowKey::inline(entry.prefix().to_be_bytes(), len),
+                _ => RowKey::from(entry.record().key().clone()),
             };
             self.rows.push((key, value));
         }

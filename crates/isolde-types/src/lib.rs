@@ -16,6 +16,7 @@ mod key;
 mod level;
 mod lock;
 pub mod mutant;
+mod row_key;
 pub mod sync;
 
 pub use anomaly::Anomaly;
@@ -25,3 +26,4 @@ pub use ids::{Ts, TxnId};
 pub use key::{Key, KeyRange, Span, escape_key, prefix, successor};
 pub use level::{Guarantees, Isolation, Mode, ParseLevelError};
 pub use lock::{LockMode, RecordCell};
+pub use row_key::RowKey;

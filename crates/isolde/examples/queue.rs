@@ -5,19 +5,19 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use isolde::{Bytes, Db, Error, Isolation, Key, Mode, Result, Txn, prefix};
+use isolde::{Bytes, Db, Error, Isolation, Mode, Result, RowKey, Txn, prefix};
 
 const JOBS: usize = 100;
 
 /// Takes the next job, if there is one: locked by this transaction until it ends, and passed over by the
 /// others meanwhile.
-fn take(t: &Txn) -> Result<Option<(Key, Bytes)>> {
+fn take(t: &Txn) -> Result<Option<(RowKey, Bytes)>> {
     t.scan(prefix("job/")).for_update().skip_locked().next().transpose()
 }
 
 /// One job, done and removed in one transaction. An error, a panic, a killed process: all roll back, and the
 /// job is there for the next worker, `attempts` having been counted.
-fn work(db: &Db, label: &str) -> Result<Option<Key>> {
+fn work(db: &Db, label: &str) -> Result<Option<RowKey>> {
     // skip_locked needs a level that does not promise to read the same again, and locks, so the pessimistic mode.
     let txn = db.txn().isolation(Isolation::ReadCommitted).mode(Mode::Pessimistic).label(label);
     txn.run(|t| {
@@ -49,12 +49,12 @@ fn main() -> Result<()> {
     one.rollback(); // a failure: job 0 is the first again
     two.rollback();
 
-    let done: Vec<Key> = thread::scope(|scope| {
+    let done: Vec<RowKey> = thread::scope(|scope| {
         let worker = |number: usize| {
             let db = &db;
             move || {
                 let label = format!("worker {number}");
-                std::iter::from_fn(|| work(db, &label).transpose()).collect::<Result<Vec<Key>>>()
+                std::iter::from_fn(|| work(db, &label).transpose()).collect::<Result<Vec<RowKey>>>()
             }
         };
         let workers: Vec<_> = (0..4).map(|number| scope.spawn(worker(number))).collect();

@@ -8,7 +8,7 @@ use isolde_locks::{DeadlockReport, LockView, WaitsForView};
 use isolde_mvcc::ReadAt;
 use isolde_types::sync::Arc;
 use isolde_types::sync::atomic::Ordering;
-use isolde_types::{Isolation, Key, KeyRange, Mode, Ts, TxnId};
+use isolde_types::{Isolation, KeyRange, Mode, RowKey, Ts, TxnId};
 
 use isolde_wal::LogStats;
 
@@ -289,7 +289,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`get`](Db::get).
-    pub fn first(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+    pub fn first(&self, span: impl KeyRange) -> Result<Option<(RowKey, Bytes)>> {
         self.snapshot()?.first(span)
     }
 
@@ -297,7 +297,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`get`](Db::get).
-    pub fn last(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+    pub fn last(&self, span: impl KeyRange) -> Result<Option<(RowKey, Bytes)>> {
         self.snapshot()?.last(span)
     }
 

@@ -92,8 +92,8 @@ pub use isolde_locks::{
     Blocker, DeadlockReport, Deadlocks, Edge, EdgeKind, LockRow, LockStats, LockView, Victim, WaitsForView,
 };
 pub use isolde_types::{
-    Anomaly, Clock, Guarantees, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, Span, SystemClock, Ts, TxnId,
-    prefix,
+    Anomaly, Clock, Guarantees, Isolation, Key, KeyRange, LockMode, ManualClock, Mode, RowKey, Span, SystemClock, Ts,
+    TxnId, prefix,
 };
 pub use isolde_wal::LogStats;
 #[doc(hidden)]

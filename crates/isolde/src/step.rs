@@ -212,8 +212,8 @@ impl Session {
             scan.intent = intent;
             scan.on_locked = on_locked;
             let mut rows = Vec::new();
-            while let Some(row) = scan.next(&wait, End::Front).await? {
-                rows.push(row);
+            while let Some((key, value)) = scan.next(&wait, End::Front).await? {
+                rows.push((key.into(), value));
             }
             Ok(rows)
         })

@@ -18,7 +18,7 @@ use std::ops::{Bound, RangeBounds};
 use std::time::Duration;
 
 use bytes::Bytes;
-use isolde_types::{Key, LockMode, Span};
+use isolde_types::{Key, LockMode, RowKey, Span};
 
 pub use self::key::{EncodeKey, KeyPrefix, TableKey};
 pub use self::rows::{TableKeys, TableScan};
@@ -141,7 +141,7 @@ impl<K: TableKey, V: ValueCodec> Table<K, V> {
         value.map(|value| self.decode(key, &value, redact)).transpose()
     }
 
-    fn decode_row(&self, (key, value): (Key, Bytes), redact: Redact) -> Result<(K, V::Value)> {
+    fn decode_row(&self, (key, value): (RowKey, Bytes), redact: Redact) -> Result<(K, V::Value)> {
         Ok((self.decode_key(&key, redact)?, self.decode(&key, &value, redact)?))
     }
 

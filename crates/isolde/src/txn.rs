@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isolde_types::sync::Arc;
-use isolde_types::{Isolation, Key, KeyRange, LockMode, Mode, Ts, TxnId};
+use isolde_types::{Isolation, KeyRange, LockMode, Mode, RowKey, Ts, TxnId};
 
 use crate::engine::TxnInner;
 use crate::engine::commit::Commit;
@@ -234,7 +234,7 @@ impl Txn {
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
-    pub fn first(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+    pub fn first(&self, span: impl KeyRange) -> Result<Option<(RowKey, Bytes)>> {
         self.scan(span).limit(1).next().transpose()
     }
 
@@ -242,7 +242,7 @@ impl Txn {
     ///
     /// # Errors
     /// As for every operation: see [`Txn`].
-    pub fn last(&self, span: impl KeyRange) -> Result<Option<(Key, Bytes)>> {
+    pub fn last(&self, span: impl KeyRange) -> Result<Option<(RowKey, Bytes)>> {
         self.scan(span).limit(1).next_back().transpose()
     }
 

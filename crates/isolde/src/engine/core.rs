@@ -140,7 +140,7 @@ impl Core {
         let (mut all, mut stretch, mut more) = (Vec::new(), Rows::default(), true);
         while more {
             more = self.store.next_rows(&mut cursor, ReadAt::At(view.ts()), None, &mut stretch);
-            all.extend(std::iter::from_fn(|| stretch.pop_front()));
+            all.extend(std::iter::from_fn(|| stretch.pop_front()).map(|(key, value)| (key.into(), value)));
         }
         all
     }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use isolde_locks::{LockCell, Purpose};
 use isolde_mvcc::{Found, FoundVersion, ReadAt, Rows, View};
 use isolde_types::sync::{Arc, Mutex};
-use isolde_types::{Key, LockMode, Span, Ts, mutant, successor};
+use isolde_types::{Key, LockMode, RowKey, Span, Ts, mutant, successor};
 
 use super::certify::Coverage;
 use super::read::Intent;
@@ -125,7 +125,7 @@ impl ScanCore {
     }
 
     /// The next row from one end; `None` when the ends have met.
-    pub async fn next(&mut self, wait: &Wait, end: End) -> Result<Option<(Key, Bytes)>> {
+    pub async fn next(&mut self, wait: &Wait, end: End) -> Result<Option<(RowKey, Bytes)>> {
         if !self.started {
             self.txn.readable(wait).await?;
             self.start()?;
@@ -147,7 +147,7 @@ impl ScanCore {
                     let key = step.key().clone();
                     self.passed(&key, end, row.tap);
                     if let Some(value) = row.value {
-                        return Ok(Some((key, value)));
+                        return Ok(Some((key.into(), value)));
                     }
                 }
                 Err(error) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use isolde_types::Key;
+use isolde_types::RowKey;
 use isolde_types::sync::Arc;
 
 use super::call::block_on_locks;
@@ -117,7 +117,7 @@ impl Scan {
         block_on(&*txn.core.config.clock, None, &wait, txn.readable(&wait))
     }
 
-    fn step(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
+    fn step(&mut self, end: End) -> Option<Result<(RowKey, Bytes)>> {
         if self.done || self.core.limit == Some(0) {
             return None;
         }
@@ -128,7 +128,7 @@ impl Scan {
         row
     }
 
-    fn step_on(&mut self, end: End) -> Option<Result<(Key, Bytes)>> {
+    fn step_on(&mut self, end: End) -> Option<Result<(RowKey, Bytes)>> {
         if !std::mem::replace(&mut self.begun, true) {
             if let Err(error) = self.readable() {
                 self.done = true;
@@ -164,7 +164,7 @@ impl Scan {
 }
 
 impl Iterator for Scan {
-    type Item = Result<(Key, Bytes)>;
+    type Item = Result<(RowKey, Bytes)>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -195,7 +195,7 @@ impl Keys {
 }
 
 impl Iterator for Keys {
-    type Item = Result<Key>;
+    type Item = Result<RowKey>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.scan.next().map(|row| row.map(|(key, _)| key))

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use isolde_mvcc::{ReadAt, View};
-use isolde_types::Key;
+use isolde_types::RowKey;
 use isolde_types::sync::Arc;
 
 use super::{End, OnLocked, ScanCore};
@@ -15,7 +15,7 @@ use crate::isolation::{Footprint, ReadView};
 impl ScanCore {
     /// A row that was read ahead.
     #[inline]
-    pub fn take_ready(&mut self) -> Option<(Key, Bytes)> {
+    pub fn take_ready(&mut self) -> Option<(RowKey, Bytes)> {
         if self.ready.is_empty() || self.limit == Some(0) || !self.txn.is_open() {
             return None;
         }
@@ -33,7 +33,7 @@ impl ScanCore {
 
     /// Rows that can be read a leaf at a time: where nothing is locked, marked, certified, recorded or
     /// written by the transaction itself. `None` where [`next`](Self::next) must be asked.
-    pub fn next_ready(&mut self) -> Option<Result<(Key, Bytes)>> {
+    pub fn next_ready(&mut self) -> Option<Result<(RowKey, Bytes)>> {
         if !self.ready.is_empty() {
             return Some(self.txn.check_open().and_then(|()| self.ready.pop_front().ok_or(Error::TransactionEnded)));
         }
