@@ -36,6 +36,7 @@ const LINES_OF_A_STRETCH: usize = 15;
 /// How many cache lines a leaf takes that is as full as most.
 const LINES_OF_A_LEAF: usize = 25;
 
+#[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Edge>() == 64, "a leaf is prefetched in steps of its low edge: a cache line");
 
 type Entries<C> = SmallVec<[Entry<C>; LEAF_RECORDS]>;

@@ -506,6 +506,22 @@ fn a_limited_scan_keeps_what_it_has_passed_and_nothing_behind() {
     }
 }
 
+/// A limit locks little at first, and must not end in a lock for each few rows.
+#[test]
+fn a_long_limited_scan_takes_few_locks() {
+    let db = Db::builder().in_memory().max_locks_per_transaction(12).open().unwrap();
+    let rows = 5_000;
+    (0..rows).for_each(|i| db.put(format!("k{i:05}"), "x").unwrap());
+    for back in [false, true] {
+        let t = db.txn().isolation(Isolation::Serializable).mode(Mode::Pessimistic).begin().unwrap();
+        let scan = t.scan(..).limit(rows);
+        let keys = scan.keys().map(|key| key.unwrap());
+        assert_eq!(if back { keys.rev().count() } else { keys.count() }, rows);
+        t.commit().unwrap();
+    }
+    db.check().unwrap();
+}
+
 #[test]
 fn rows_that_are_skipped_do_not_count_for_a_limit() {
     let db = db();

@@ -85,13 +85,16 @@ impl Log {
             .spawn(run)
             .map_err(WalError::io("starting the thread of", "log"))?;
         queue.thread = Some(handle.thread().clone());
+        self.note_whether_full(&queue);
         Ok(handle)
     }
 
     /// Ends the log's thread; call before joining it.
     pub fn stop_thread(&self) {
-        if let Some(thread) = self.queue.lock().thread.take() {
-            thread.unpark();
-        }
+        let mut queue = self.queue.lock();
+        let thread = queue.thread.take();
+        self.note_whether_full(&queue);
+        drop(queue);
+        thread.iter().for_each(|thread| thread.unpark());
     }
 }

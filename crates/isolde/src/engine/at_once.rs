@@ -14,6 +14,7 @@ use super::merge_results::MergeResults;
 use super::wait::Wait;
 use super::{Begin, Core, TxnInner};
 use crate::error::Result;
+use crate::isolation::WriteTiming;
 use crate::trace;
 
 /// What is left of a commit that could not be done at once.
@@ -72,7 +73,8 @@ impl TxnInner {
             return None;
         }
         let mut body = self.body();
-        if body.writes.is_empty() {
+        let optimistic = self.policy.writes == WriteTiming::AtCommit;
+        if body.writes.is_empty() || optimistic && !self.may_lock_briefly(&body) {
             return None;
         }
         let records = match self.lock_records(&body, self.records(&body)) {

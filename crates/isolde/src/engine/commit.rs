@@ -226,7 +226,7 @@ impl TxnInner {
     }
 
     /// Whether its commit needs no owner, and is short: whoever meets one of its locks spins until it is over.
-    fn may_lock_briefly(&self, body: &Body) -> bool {
+    pub(super) fn may_lock_briefly(&self, body: &Body) -> bool {
         let most = BRIEFLY.min(self.core.config.limits.locks);
         body.owner.is_none()
             && body.writes.len() <= most

@@ -9,7 +9,7 @@
 //! Records come from the index a leaf at a time; each is resolved in the policy's view only when it
 //! is returned, so that a scan that is left early has read, locked and covered no more than that.
 //! A locking scan locks as far as the first leaf first, and all the rest when it goes on. One with a limit locks
-//! as far as so many records first, and then as far as the next leaf, again and again.
+//! as far as so many records first, and then twice as many leaves each time.
 
 use std::collections::VecDeque;
 
@@ -56,6 +56,9 @@ pub(crate) struct ScanCore {
     /// How many rows more are handed out at most, from both ends together.
     pub limit: Option<usize>,
     span: Span,
+    /// How many leaves the last chunk covered, where chunks are locked: with a limit they grow, so that a long scan
+    /// holds few locks.
+    chunk_leaves: usize,
     /// What is in no chunk yet, once [`next`](Self::next) was asked.
     rest: Option<Span>,
     near: Option<Cursor>,
@@ -109,6 +112,7 @@ impl ScanCore {
             rest: None,
             untold: None,
             span,
+            chunk_leaves: 0,
             near: None,
             far: None,
             front: VecDeque::new(),
@@ -298,9 +302,10 @@ impl ScanCore {
             && self.intent != Intent::Untracked
             && !mutant!("skip-span-lock");
         let first = self.near.is_none() && self.far.is_none();
+        let leaves = if first { 1 } else { self.chunk_leaves.saturating_mul(2) };
         let chunk = match (first, self.limit) {
-            (true, limit) if locks => self.leading_chunk(&rest, limit.unwrap_or(usize::MAX), end),
-            (false, Some(_)) if locks => self.leading_chunk(&rest, usize::MAX, end),
+            (true, limit) if locks => self.leading_chunk(&rest, leaves, limit.unwrap_or(usize::MAX), end),
+            (false, Some(_)) if locks => self.leading_chunk(&rest, leaves, usize::MAX, end),
             _ => rest.clone(),
         };
         if locks && !chunk.is_empty() {
@@ -312,13 +317,15 @@ impl ScanCore {
             End::Back => self.far = cursor,
         }
         self.rest = remainder(rest, chunk, end);
+        self.chunk_leaves = leaves;
         Ok(())
     }
 
-    /// The part of `rest` that the first records of the first leaf at this end cover.
-    fn leading_chunk(&self, rest: &Span, at_most: usize, end: End) -> Span {
+    /// The part of `rest` that the first records of the first leaves at this end cover.
+    fn leading_chunk(&self, rest: &Span, leaves: usize, at_most: usize, end: End) -> Span {
         let mut peek = Some(self.txn.core.store.cursor(rest));
-        let mut leaf = fetch_leaf(&self.txn, &mut peek, end).unwrap_or_default();
+        let each = std::iter::from_fn(|| fetch_leaf(&self.txn, &mut peek, end));
+        let mut leaf = each.take(leaves).last().unwrap_or_default();
         leaf.truncate(at_most);
         match (leaf.last(), end) {
             (None, _) => rest.clone(),

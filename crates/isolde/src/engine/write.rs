@@ -464,13 +464,15 @@ impl TxnInner {
         let mut failed = None;
         let gone = writes.rollback_to(mark, |key, after, before| {
             merged.remove(after.seq);
-            let (Some(status), Some(record)) = (&status, &after.record) else { return };
-            match before {
-                None => {
-                    record.0.withdraw(status);
+            let Some(record) = &after.record else { return };
+            match (before, &status) {
+                (None, status) => {
+                    status.iter().for_each(|status| record.0.withdraw(status));
+                    // Also one that a commit has made which could not be done at once.
                     placeholders.push(record.clone());
                 }
-                Some(before) => {
+                (Some(_), None) => {}
+                (Some(before), Some(status)) => {
                     let base = record.0.read(ReadAt::Newest, Some(status)).value;
                     let resolve = || before.pending.resolve(key, base.as_deref(), redact);
                     match merged.get(before.seq).cloned().map_or_else(resolve, Ok) {

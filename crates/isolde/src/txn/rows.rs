@@ -82,7 +82,7 @@ impl Scan {
     /// The rows are those that `take` would give, own writes among them, and rows that are deleted,
     /// [skipped](Scan::skip_locked) or gone by the time they are locked do not count. But the scan knows beforehand: it
     /// reads no further ahead than it must, and where it locks the span (pessimistic mode at serializable) it locks
-    /// as far as so many keys at first, and a small part more whenever those do not suffice, never all the rest at once.
+    /// as far as so many keys at first, and where those do not suffice twice as far each time, not all the rest at once.
     /// Rows that are locked or marked, and what an optimistic transaction certifies, are in any case only what the scan has
     /// passed. What is behind the last row is neither locked nor certified: others may write there.
     ///
