@@ -8,7 +8,7 @@ use prefetch_index::prefetch_index;
 /// Prefetches the cache line where this begins.
 #[inline]
 pub(crate) fn prefetch<T>(what: &T) {
-    prefetch_index(std::slice::from_ref(what), 0);
+    prefetch_behind(what, 0);
 }
 
 /// Prefetches the cache line so many of its kind further on.

@@ -559,8 +559,8 @@ impl<'d> TxnBuilder<'d> {
 impl Db {
     pub(crate) fn begin_with(&self, begin: &Begin) -> Result<Arc<TxnInner>> {
         let core = self.core();
-        if let Some(begun) = TxnInner::begin_at_once(core, begin) {
-            return begun;
+        if begin.lock_first.is_none() {
+            return TxnInner::begin_at_once(core, begin);
         }
         let wait = Wait::new(Patience::Default);
         let timeout = begin.lock_timeout.or(core.config.lock_timeout);

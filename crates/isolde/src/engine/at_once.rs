@@ -26,16 +26,14 @@ pub(crate) enum Rest {
 }
 
 impl TxnInner {
-    /// Begins, unless a key is to be locked first: that may wait.
-    pub fn begin_at_once(core: &Arc<Core>, begin: &Begin) -> Option<Result<Arc<TxnInner>>> {
-        begin.lock_first.is_none().then(|| {
-            let txn = TxnInner::new(core, begin)?;
-            // A recorder is told of the begin before the view is taken.
-            if core.tap.is_open() {
-                txn.open_view();
-            }
-            Ok(txn)
-        })
+    /// Begins where no key is to be locked first, which may wait.
+    pub fn begin_at_once(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
+        let txn = TxnInner::new(core, begin)?;
+        // A recorder is told of the begin before the view is taken.
+        if core.tap.is_open() {
+            txn.open_view();
+        }
+        Ok(txn)
     }
 
     /// Commits, if that waits for nothing.

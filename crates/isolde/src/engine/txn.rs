@@ -205,17 +205,13 @@ impl TxnInner {
 
     /// Begins. Never waits, unless an earlier attempt lost on a key: then the lock on that key.
     pub async fn begin(core: &Arc<Core>, wait: &Wait, begin: &Begin) -> Result<Arc<TxnInner>> {
-        if let Some(begun) = TxnInner::begin_at_once(core, begin) {
-            return begun;
-        }
+        let Some(key) = &begin.lock_first else { return TxnInner::begin_at_once(core, begin) };
         let txn = TxnInner::new(core, begin)?;
-        if let Some(key) = &begin.lock_first {
-            let guard = RollbackOnDrop(&txn);
-            // Inside the gate, like any operation: it may be wounded while it waits.
-            txn.inside(txn.lock_key(wait, key, LockMode::Exclusive, Purpose::Read)).run().await?;
-            std::mem::forget(guard);
-        }
-        // A recorder is told of the begin before the view is taken.
+        let guard = RollbackOnDrop(&txn);
+        // Inside the gate, like any operation: it may be wounded while it waits.
+        txn.inside(txn.lock_key(wait, key, LockMode::Exclusive, Purpose::Read)).run().await?;
+        std::mem::forget(guard);
+        // A recorder is told of the begin before the view is taken, and what others did meanwhile is seen.
         txn.open_view();
         Ok(txn)
     }
