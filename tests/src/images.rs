@@ -93,7 +93,7 @@ impl Session {
         let space = self.log.admit(body.bytes.len()).and_then(|space| self.log.fit(space, &mut body));
         space.expect("there is space").placed();
         let _ = self.log.give(&mut std::iter::once((ts, &mut body)), &mut || ts);
-        let need = Need { ts, hardness: Hardness::Written, company: Duration::ZERO, may_lead: true, is_parked: true };
+        let need = Need { ts, hardness: Hardness::Written, company: Duration::ZERO, is_parked: true };
         let polled = self.log.poll_hard(need, &mut Context::from_waker(Waker::noop()), &mut HardWait::default());
         assert!(matches!(polled, Poll::Ready(Ok(()))), "nobody else leads");
     }

@@ -25,6 +25,7 @@
 //!
 //! Sources: group commit, DeWitt et al. 1984; early lock release, Johnson et al. 2010 (Aether).
 
+mod awake;
 mod bells;
 mod end;
 mod parts;

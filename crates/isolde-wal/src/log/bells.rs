@@ -9,43 +9,64 @@
 //! Woken one by one, 63 threads cost a leader 63 calls into the kernel, and each of them may take the
 //! leader's processor away before it has woken the next. So a batch has one bell. Two take turns, since
 //! nobody waits for a batch that has not begun to form; the next leader has a third and is woken first, so
-//! that the disk has work while the others run.
+//! that the disk has work while the others run. Followers of a large batch may wait [awake](super::awake) first.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use isolde_types::sync::{Condvar, CondvarMutex};
+use isolde_types::sync::atomic::{AtomicU64, Ordering};
+use isolde_types::sync::{Condvar, CondvarMutex, CondvarMutexGuard};
+
+use super::awake::Awake;
 
 /// A number that only grows, and those who wait for it.
 #[derive(Default)]
 struct Bell {
-    ended: CondvarMutex<u64>,
+    /// What `state` says has ended, for who is awake.
+    heard: AtomicU64,
+    state: CondvarMutex<State>,
     rings: Condvar,
 }
 
+#[derive(Default)]
+struct State {
+    ended: u64,
+    /// How many sleep: to wake nobody is a call into the kernel, too.
+    sleepers: usize,
+}
+
 impl Bell {
-    fn wait(&self, batch: u64) {
-        let mut ended = self.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while *ended < batch {
-            ended = self.rings.wait(ended).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
+    fn has_rung(&self, batch: u64) -> bool {
+        // Acquire: whoever hears it sees what the batch has done.
+        self.heard.load(Ordering::Acquire) >= batch
     }
 
-    /// The same, but not longer than that.
-    fn wait_at_most(&self, batch: u64, limit: Duration) {
-        if limit == Duration::MAX {
-            return self.wait(batch);
-        }
-        let ended = self.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let waited = self.rings.wait_timeout_while(ended, limit, |ended| *ended < batch);
-        drop(waited.unwrap_or_else(|poisoned| poisoned.into_inner()));
+    /// Waits asleep; not longer than `limit`, where there is one.
+    fn wait(&self, batch: u64, limit: Option<Duration>) {
+        let mut state = self.latch();
+        state.sleepers += 1;
+        let early = |state: &mut State| state.ended < batch;
+        let mut state = match limit {
+            None => self.rings.wait_while(state, early).unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => self.rings.wait_timeout_while(state, limit, early).unwrap_or_else(PoisonError::into_inner).0,
+        };
+        state.sleepers -= 1;
     }
 
     fn ring(&self, batch: u64) {
-        let mut ended = self.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *ended = batch.max(*ended);
-        drop(ended);
-        self.rings.notify_all();
+        let mut state = self.latch();
+        state.ended = batch.max(state.ended);
+        self.heard.store(state.ended, Ordering::Release);
+        let sleep = state.sleepers > 0;
+        drop(state);
+        if sleep {
+            self.rings.notify_all();
+        }
+    }
+
+    fn latch(&self) -> CondvarMutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,8 +75,8 @@ impl Bell {
 pub(super) enum Turn {
     /// This batch, which it was chosen to lead, is the next one.
     Lead(u64),
-    /// This batch has ended.
-    Follow(u64),
+    /// This batch has ended, for which about so many wait.
+    Follow { batch: u64, crowd: usize },
 }
 
 /// Who is waiting; guarded by the log's queue.
@@ -65,8 +86,10 @@ pub(super) struct Parked {
     pub begun: u64,
     /// Somebody was chosen to lead the batch that forms.
     pub has_leader: bool,
-    /// Somebody waits for the end of an even batch, of an odd one.
-    followed: [bool; 2],
+    /// How many wait for the end of an even batch, of an odd one.
+    followers: [u32; 2],
+    /// How many waited for the end of the last one.
+    last_followers: u32,
 }
 
 impl Parked {
@@ -84,25 +107,30 @@ impl Parked {
 
     /// Waits for the batch that was begun last.
     pub fn follow(&mut self) -> Turn {
-        self.followed[parity(self.begun)] = true;
-        Turn::Follow(self.begun)
+        self.follows(self.begun)
     }
 
     /// Waits for the batch that forms.
     pub fn join(&mut self) -> Turn {
         let forming = self.begun + 1;
-        if std::mem::replace(&mut self.has_leader, true) {
-            self.followed[parity(forming)] = true;
-            return Turn::Follow(forming);
-        }
-        Turn::Lead(forming)
+        if std::mem::replace(&mut self.has_leader, true) { self.follows(forming) } else { Turn::Lead(forming) }
+    }
+
+    fn follows(&mut self, batch: u64) -> Turn {
+        self.followers[parity(batch)] += 1;
+        Turn::Follow { batch, crowd: self.waiting() }
+    }
+
+    /// About how many wait when much goes on.
+    fn waiting(&self) -> usize {
+        self.last_followers.max(self.followers.iter().sum()) as usize
     }
 
     /// The batch that was begun last has ended: whom to wake.
     pub fn end(&mut self) -> Ended {
         let batch = self.begun;
-        let followed = std::mem::take(&mut self.followed[parity(batch)]);
-        Ended { batch, leader: self.has_leader, followed }
+        self.last_followers = std::mem::take(&mut self.followers[parity(batch)]);
+        Ended { batch, leader: self.has_leader, followed: self.last_followers > 0 }
     }
 }
 
@@ -120,14 +148,27 @@ pub(super) struct Bells {
     lead: CachePadded<Bell>,
     end: [CachePadded<Bell>; 2],
     company: Bell,
+    awake: Awake,
 }
 
 impl Bells {
     pub fn wait(&self, turn: Turn) {
         match turn {
-            Turn::Lead(batch) => self.lead.wait(batch - 1),
-            Turn::Follow(batch) => self.end[parity(batch)].wait(batch),
+            Turn::Lead(batch) => self.lead.wait(batch - 1, None),
+            Turn::Follow { batch, crowd } => {
+                let bell = &self.end[parity(batch)];
+                self.awake.wait(batch, crowd, || bell.has_rung(batch));
+                if !bell.has_rung(batch) {
+                    bell.wait(batch, None);
+                }
+            }
         }
+    }
+
+    /// Whether somebody who was chosen to lead is about to, and would only be hindered by whoever leads before:
+    /// where the processors are busy, larger batches are more than a disk that is never idle.
+    pub fn has_leader(&self, parked: &Parked) -> bool {
+        parked.has_leader && self.awake.is_crowd(parked.waiting())
     }
 
     pub fn ring(&self, Ended { batch, leader, followed }: Ended) {
@@ -141,7 +182,7 @@ impl Bells {
 
     /// The leader of this batch waits for company: until it is hurried, but not longer than that.
     pub fn gather(&self, batch: u64, at_most: Duration) {
-        self.company.wait_at_most(batch, at_most);
+        self.company.wait(batch, (at_most < Duration::MAX).then_some(at_most));
     }
 
     /// The leader of this batch waits for company no longer.
@@ -165,12 +206,16 @@ fn parity(batch: u64) -> usize {
 mod tests {
     use super::*;
 
+    fn follow(batch: u64, crowd: usize) -> Turn {
+        Turn::Follow { batch, crowd }
+    }
+
     #[test]
     fn the_first_that_joins_leads_and_each_end_tells_those_who_wait_for_it() {
         let mut parked = Parked::default();
         parked.begin();
-        assert_eq!(parked.follow(), Turn::Follow(1), "what is written covers it");
-        assert_eq!([parked.join(), parked.join(), parked.join()], [Turn::Lead(2), Turn::Follow(2), Turn::Follow(2)]);
+        assert_eq!(parked.follow(), follow(1, 1), "what is written covers it");
+        assert_eq!([parked.join(), parked.join(), parked.join()], [Turn::Lead(2), follow(2, 2), follow(2, 3)]);
         let Ended { batch, leader, followed } = parked.end();
         assert_eq!((batch, leader, followed), (1, true, true));
         parked.begin();
@@ -185,8 +230,8 @@ mod tests {
     fn a_bell_that_was_rung_keeps_nobody() {
         let bells = Bells::default();
         bells.ring(Ended { batch: 3, leader: true, followed: true });
-        [Turn::Lead(4), Turn::Follow(3), Turn::Follow(1)].into_iter().for_each(|turn| bells.wait(turn));
+        [Turn::Lead(4), follow(3, 1), follow(1, 1)].into_iter().for_each(|turn| bells.wait(turn));
         bells.ring_for_good();
-        [Turn::Lead(9), Turn::Follow(8)].into_iter().for_each(|turn| bells.wait(turn));
+        [Turn::Lead(9), follow(8, 1000)].into_iter().for_each(|turn| bells.wait(turn));
     }
 }

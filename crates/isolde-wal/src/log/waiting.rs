@@ -21,8 +21,6 @@ pub struct Need {
     /// As a leader, a thread may wait so long for company, unless somebody comes who will not. A task does not
     /// wait: it would hold up the others of its executor.
     pub company: Duration,
-    /// The caller may write and sync on its own thread.
-    pub may_lead: bool,
     /// The caller is a thread that has nothing else to do: it waits inside the call.
     pub is_parked: bool,
 }
@@ -80,8 +78,8 @@ impl Log {
 
     /// Ready when everything up to `need.ts` is hard, or will never be.
     ///
-    /// A caller that may lead writes and syncs inside the call, if nobody does. Else a thread waits inside
-    /// the call until the batch is done, and a task, that of `cx`, is woken then.
+    /// The caller writes and syncs inside the call, if nobody does. Else a thread waits inside the call until the
+    /// batch is done, and a task, that of `cx`, is woken then.
     ///
     /// *Cancel safety*: dropping `wait` leaves the queue; what was placed is written all the same.
     ///
@@ -104,7 +102,8 @@ impl Log {
             if let Some(cause) = cause {
                 return Poll::Ready(Err(WalError::Poisoned(cause)));
             }
-            let waker = cx.waker().clone();
+            // Cloned under no latch: it is foreign code.
+            let waker = (!need.is_parked).then(|| cx.waker().clone());
             let mut queue = self.queue.lock();
             // Again under the latch, under which both move: no wake-up is lost.
             if self.is_hard(need.ts, need.hardness) || self.is_poisoned() {
@@ -114,28 +113,23 @@ impl Log {
                 queue.wanted_synced = queue.wanted_synced.max(need.ts);
             }
             self.hurry(&mut queue, need.company);
-            if queue.leading && need.is_parked {
+            if need.is_parked && (queue.leading || self.bells.has_leader(&queue.parked)) {
                 self.wait_parked(queue, need);
                 waited = true;
                 continue;
             }
-            if queue.leading {
-                let replaced = self.enqueue(&mut queue, need, waker, wait);
-                drop(queue);
-                drop(replaced);
-                return Poll::Pending;
+            let Some(waker) = waker else {
+                self.lead_in_company(queue, need.company);
+                continue;
+            };
+            if !queue.leading {
+                self.lead(queue);
+                continue;
             }
-            match queue.thread.clone() {
-                Some(thread) if !need.may_lead => {
-                    let replaced = self.enqueue(&mut queue, need, waker, wait);
-                    drop(queue);
-                    drop(replaced);
-                    thread.unpark();
-                    return Poll::Pending;
-                }
-                _ if need.is_parked => self.lead_in_company(queue, need.company),
-                _ => self.lead(queue),
-            }
+            let replaced = self.enqueue(&mut queue, need, waker, wait);
+            drop(queue);
+            drop(replaced);
+            return Poll::Pending;
         }
     }
 

@@ -213,7 +213,7 @@ impl Core {
             Durability::Group { max_delay } => max_delay,
             _ => Duration::ZERO,
         };
-        let need = Need { ts, hardness, company, may_lead: true, is_parked: wait.is_parked() };
+        let need = Need { ts, hardness, company, is_parked: wait.is_parked() };
         let mut place = HardWait::default();
         std::future::poll_fn(|cx| {
             let polled = disk.log.poll_hard(need, cx, &mut place);
