@@ -56,3 +56,23 @@ impl Shares {
         share.get_or_init(|| CoreRef(Arc::new(Share(Arc::clone(&self.core)))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use isolde_types::sync::Arc;
+
+    use crate::Db;
+
+    #[test]
+    fn the_core_stays_for_the_last_transaction_and_goes_with_it() {
+        let db = Db::builder().in_memory().open().unwrap();
+        db.put("k", "v").unwrap();
+        let core = Arc::downgrade(db.core());
+        // Begun and ended by different threads, and so counted at the share of the first.
+        let txn = std::thread::scope(|scope| scope.spawn(|| db.snapshot().unwrap()).join().unwrap());
+        drop(db);
+        assert_eq!(txn.get("k").unwrap().as_deref(), Some(&b"v"[..]));
+        drop(txn);
+        assert!(core.upgrade().is_none());
+    }
+}
