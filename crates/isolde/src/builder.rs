@@ -558,7 +558,7 @@ impl<'d> TxnBuilder<'d> {
 
 impl Db {
     pub(crate) fn begin_with(&self, begin: &Begin) -> Result<Arc<TxnInner>> {
-        let core = self.core();
+        let core = self.share();
         if begin.lock_first.is_none() {
             return TxnInner::begin_at_once(core, begin);
         }

@@ -18,7 +18,7 @@ use crate::engine::commit::Commit;
 use crate::engine::durable::{Disk, Durability};
 use crate::engine::wait::{Patience, Wait, block_on};
 use crate::engine::write::Cas;
-use crate::engine::{Begin, Core};
+use crate::engine::{Begin, Core, CoreRef, Shares};
 use crate::error::{Error, Result};
 use crate::nested::{self, InBody};
 use crate::retry::{Attempts, pause};
@@ -47,6 +47,7 @@ use crate::txn::Txn;
 #[derive(Clone)]
 pub struct Db {
     core: Arc<Core>,
+    shares: Arc<Shares>,
 }
 
 impl Db {
@@ -76,11 +77,17 @@ impl Db {
     }
 
     pub(crate) fn new(core: Arc<Core>) -> Db {
-        Db { core }
+        let shares = Arc::new(Shares::new(Arc::clone(&core)));
+        Db { core, shares }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// The core, for a transaction to hold.
+    pub(crate) fn share(&self) -> &CoreRef {
+        self.shares.of_this_thread()
     }
 
     /// Options for one transaction: level, mode, label, read-only.

@@ -31,8 +31,8 @@ impl InBody {
     }
 
     /// Whether this thread is inside a body of this database.
-    pub fn is_inside(core: &Arc<Core>) -> bool {
-        BODIES.with(|bodies| bodies.borrow().iter().any(|txn| Arc::ptr_eq(&txn.core, core)))
+    pub fn is_inside(core: &Core) -> bool {
+        BODIES.with(|bodies| bodies.borrow().iter().any(|txn| txn.core.is(core)))
     }
 }
 
@@ -75,7 +75,7 @@ fn own_bodies(txn: &TxnInner) -> Vec<TxnId> {
     }
     BODIES.with(|bodies| {
         let around = bodies.borrow();
-        let around = around.iter().filter(|body| Arc::ptr_eq(&body.core, &txn.core) && !std::ptr::eq(&***body, txn));
+        let around = around.iter().filter(|body| body.core.is(&txn.core) && !std::ptr::eq(&***body, txn));
         around.filter_map(|body| body.known_id()).collect()
     })
 }

@@ -22,7 +22,7 @@ use crate::engine::scan::{End, OnLocked, ScanCore};
 use crate::engine::wait::{Patience, Wait};
 use crate::engine::write::{Cas, Savepoint};
 use crate::engine::write_set::Pending;
-use crate::engine::{Begin, Core, TxnInner};
+use crate::engine::{Begin, CoreRef, TxnInner};
 use crate::error::{Error, Result};
 use crate::isolation::WriteTiming;
 use crate::retry::Attempts;
@@ -49,7 +49,7 @@ pub fn rows(db: &Db) -> Vec<(Key, Bytes)> {
 /// The attempts of one body: what `transact` does between them, as values. The caller decides what a
 /// pause is.
 pub struct Retry {
-    core: Arc<Core>,
+    core: CoreRef,
     attempts: Attempts,
 }
 
@@ -58,7 +58,7 @@ impl Retry {
     #[must_use]
     pub fn new(txn: TxnBuilder<'_>) -> Retry {
         let (db, begin) = txn.into_parts();
-        let core = Arc::clone(db.core());
+        let core = db.share().clone();
         Retry { attempts: Attempts::new(&core, begin), core }
     }
 
@@ -76,8 +76,8 @@ impl Retry {
     }
 }
 
-fn begin(core: &Arc<Core>, begin: Begin) -> Op<Session> {
-    let core = Arc::clone(core);
+fn begin(core: &CoreRef, begin: Begin) -> Op<Session> {
+    let core = core.clone();
     Op::new(Patience::Default, |wait| async move {
         TxnInner::begin(&core, &wait, &begin).await.map(|inner| Session { inner })
     })
@@ -126,7 +126,7 @@ impl Session {
     /// Begins; ready at once unless a retry locks a key first.
     pub fn begin(txn: TxnBuilder<'_>) -> Op<Session> {
         let (db, options) = txn.into_parts();
-        begin(db.core(), options)
+        begin(db.share(), options)
     }
 
     /// Its age: smaller is older. A retry keeps that of the first attempt.

@@ -12,7 +12,7 @@ use super::commit::Commit;
 use super::inside::GiveUpOnDrop;
 use super::merge_results::MergeResults;
 use super::wait::Wait;
-use super::{Begin, Core, TxnInner};
+use super::{Begin, CoreRef, TxnInner};
 use crate::error::Result;
 use crate::isolation::WriteTiming;
 use crate::trace;
@@ -27,7 +27,7 @@ pub(crate) enum Rest {
 
 impl TxnInner {
     /// Begins where no key is to be locked first, which may wait.
-    pub fn begin_at_once(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
+    pub fn begin_at_once(core: &CoreRef, begin: &Begin) -> Result<Arc<TxnInner>> {
         let txn = TxnInner::new(core, begin)?;
         // A recorder is told of the begin before the view is taken.
         if core.tap.is_open() {

@@ -16,6 +16,7 @@ mod merge_results;
 pub(crate) mod read;
 pub(crate) mod registry;
 pub(crate) mod scan;
+mod shares;
 pub(crate) mod tap;
 pub(crate) mod txn;
 pub(crate) mod wait;
@@ -23,4 +24,5 @@ pub(crate) mod write;
 pub(crate) mod write_set;
 
 pub(crate) use self::core::{Core, RecordRef};
+pub(crate) use shares::{CoreRef, Shares};
 pub(crate) use txn::{Begin, TxnInner};

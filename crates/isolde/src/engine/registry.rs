@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use isolde_types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use isolde_types::sync::{Arc, BriefMutex, Mutex, Weak, spin_until, thread_number};
 use isolde_types::{Ts, TxnId};
+use smallvec::SmallVec;
 
 use super::TxnInner;
 use crate::error::TxnSummary;
@@ -27,10 +28,12 @@ pub(crate) struct Counts {
     pub retries: u64,
 }
 
+/// The places that most threads need stand in the shard itself: what is allocated for them might share a cache line
+/// with what another thread writes to, and would be one more line to fetch.
 #[derive(Default)]
 struct Shard {
-    active: Vec<Option<Weak<TxnInner>>>,
-    free: Vec<usize>,
+    active: SmallVec<[Option<Weak<TxnInner>>; 4]>,
+    free: SmallVec<[usize; 4]>,
     counts: Counts,
 }
 

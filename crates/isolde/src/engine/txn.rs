@@ -19,7 +19,7 @@ use super::merge_results::MergeResults;
 use super::registry::PlaceCell;
 use super::wait::{Cause, Wait};
 use super::write_set::WriteSet;
-use super::{Core, RecordRef};
+use super::{CoreRef, RecordRef};
 use crate::error::{Error, Result, TxnSummary, Wound};
 use crate::isolation::{Access, Policy, WriteTiming};
 
@@ -125,7 +125,7 @@ pub(crate) struct SavepointEntry {
 
 /// See the module.
 pub(crate) struct TxnInner {
-    pub core: Arc<Core>,
+    pub core: CoreRef,
     pub policy: Policy,
     pub isolation: Isolation,
     pub mode: Mode,
@@ -158,7 +158,7 @@ pub(crate) struct TxnInner {
 
 impl TxnInner {
     /// A transaction, registered; with a view, if it is to read one from the start.
-    pub(super) fn new(core: &Arc<Core>, begin: &Begin) -> Result<Arc<TxnInner>> {
+    pub(super) fn new(core: &CoreRef, begin: &Begin) -> Result<Arc<TxnInner>> {
         if core.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -169,7 +169,7 @@ impl TxnInner {
         let view = at_once.then(|| core.snapshot_view(begin.access, begin.durability));
         let (view, hard_first) = view.map_or((None, Ts::ZERO), |(view, hard_first)| (Some(view), hard_first));
         let txn = Arc::new(TxnInner {
-            core: Arc::clone(core),
+            core: core.clone(),
             policy,
             isolation: begin.isolation,
             mode: begin.mode,
@@ -204,7 +204,7 @@ impl TxnInner {
     }
 
     /// Begins. Never waits, unless an earlier attempt lost on a key: then the lock on that key.
-    pub async fn begin(core: &Arc<Core>, wait: &Wait, begin: &Begin) -> Result<Arc<TxnInner>> {
+    pub async fn begin(core: &CoreRef, wait: &Wait, begin: &Begin) -> Result<Arc<TxnInner>> {
         let Some(key) = &begin.lock_first else { return TxnInner::begin_at_once(core, begin) };
         let txn = TxnInner::new(core, begin)?;
         let guard = RollbackOnDrop(&txn);
