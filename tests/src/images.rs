@@ -1,13 +1,12 @@
 //! Small databases as files in memory, whose every state is known: for tests that damage them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use isolde_types::{Key, Places, Ts};
 use isolde_wal::{
-    BodyWriter, CheckpointConfig, Directory, Enough, HardWait, Hardness, Log, Need, OpenConfig, Opened, Redo, Result,
-    Source, TakeRow, checkpoint,
+    BodyWriter, CheckpointConfig, Directory, Enough, Hardness, Log, Need, OpenConfig, Opened, Redo, Result, Source,
+    TakeRow, checkpoint,
 };
 
 use crate::format::Rows;
@@ -93,9 +92,8 @@ impl Session {
         let space = self.log.admit(body.bytes.len()).and_then(|space| self.log.fit(space, &mut body));
         space.expect("there is space").placed();
         let _ = self.log.give(&mut std::iter::once((ts, &mut body)), &mut || ts);
-        let need = Need { ts, hardness: Hardness::Written, company: Duration::ZERO, is_parked: true };
-        let polled = self.log.poll_hard(need, &mut Context::from_waker(Waker::noop()), &mut HardWait::default());
-        assert!(matches!(polled, Poll::Ready(Ok(()))), "nobody else leads");
+        let need = Need { ts, hardness: Hardness::Written, company: Duration::ZERO };
+        self.log.wait_hard(need).expect("nothing fails in memory");
     }
 
     fn sync(&self) {

@@ -273,15 +273,13 @@ impl Bare {
 
     /// Leads: nobody else does.
     fn lead(log: &Arc<Log>, ts: u64, hardness: Hardness) {
-        let need = Need { ts: Ts(ts), hardness, company: Duration::ZERO, is_parked: true };
-        let polled = log.poll_hard(need, &mut Context::from_waker(Waker::noop()), &mut HardWait::default());
-        assert!(matches!(polled, Poll::Ready(Ok(()))));
+        log.wait_hard(Need { ts: Ts(ts), hardness, company: Duration::ZERO }).unwrap();
     }
 
     /// Waits, as a task: woken it is not polled, and only tells.
     fn wait(log: &Arc<Log>, ts: u64, tell: &Sender<()>) -> HardWait {
         let hardness = Hardness::Synced;
-        let need = Need { ts: Ts(ts), hardness, company: Duration::ZERO, is_parked: false };
+        let need = Need { ts: Ts(ts), hardness, company: Duration::ZERO };
         let (waker, mut wait) = (Waker::from(Arc::new(Tell(tell.clone()))), HardWait::default());
         assert!(log.poll_hard(need, &mut Context::from_waker(&waker), &mut wait).is_pending());
         wait

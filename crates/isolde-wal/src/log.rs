@@ -265,6 +265,12 @@ impl Log {
         Ok(reservation)
     }
 
+    /// The same, if it waits for nothing and prepares nothing; `None` otherwise, and where it would be refused.
+    pub fn admit_at_once(&self, body_len: usize) -> Option<Reservation<'_>> {
+        let may = !self.is_poisoned() && !self.full.load(Ordering::Relaxed);
+        self.segments.reserve_at_once(RECORD_HEADER.checked_add(body_len).filter(|_| may)?)
+    }
+
     /// Space for this very record, which may have become larger than was thought.
     ///
     /// # Errors
@@ -334,7 +340,9 @@ impl Log {
         self.note_whether_full(&queue);
         let mut captured = queue.captured;
         let sync = queue.wanted_synced > self.durable.get() || queue.unsynced >= self.write_behind.sync_bytes;
-        self.durable.announce(captured);
+        if sync {
+            self.durable.announce(captured);
+        }
         queue.under_way = UnderWay { captured, syncs: sync };
         queue.parked.begin();
         drop(queue);

@@ -178,6 +178,13 @@ impl Segments {
         Ok(Reservation { segments: self, bytes })
     }
 
+    /// The same from the credit alone: without a latch.
+    pub fn reserve_at_once(&self, record_len: usize) -> Option<Reservation<'_>> {
+        let bytes = reservation(record_len);
+        let reserved = record_len <= self.record_limit() && bytes <= SHORT && self.take_credit(bytes);
+        reserved.then(|| Reservation { segments: self, bytes })
+    }
+
     fn take_credit(&self, bytes: u64) -> bool {
         // Relaxed: the number says nothing about other memory.
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| credit.checked_sub(bytes)).is_ok()

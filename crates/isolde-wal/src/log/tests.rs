@@ -30,11 +30,7 @@ fn place(log: &Log, ts: Ts) {
 /// A thread's commit, until it is hard.
 fn commit(log: &Arc<Log>, ts: Ts, hardness: Hardness, company: Duration) -> Result<()> {
     place(log, ts);
-    let need = Need { ts, hardness, company, is_parked: true };
-    match log.poll_hard(need, &mut Context::from_waker(Waker::noop()), &mut HardWait::default()) {
-        Poll::Ready(hard) => hard,
-        Poll::Pending => panic!("a thread waits inside the call"),
-    }
+    log.wait_hard(Need { ts, hardness, company })
 }
 
 /// Begins a commit that waits for company for ever, on a thread of its own, and returns when it waits.
@@ -92,7 +88,7 @@ fn a_task_beside_a_leader_that_waits_for_company_is_not_delayed_and_does_not_wai
     let log = opened(&SimFs::default());
     let leader = gathering(&log);
     place(&log, Ts(2));
-    let need = Need { ts: Ts(2), hardness: Hardness::Synced, company: Duration::ZERO, is_parked: false };
+    let need = Need { ts: Ts(2), hardness: Hardness::Synced, company: Duration::ZERO };
     let mut place_of_task = HardWait::default();
     let _ = log.poll_hard(need, &mut Context::from_waker(Waker::noop()), &mut place_of_task);
     leader.join().unwrap().unwrap();

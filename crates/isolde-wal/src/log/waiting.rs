@@ -11,7 +11,7 @@ use super::bells::Turn;
 use super::{Hardness, Log, Queue, Waiter};
 use crate::error::{Result, WalError};
 
-/// What a caller asks to be hard, see [`Log::poll_hard`].
+/// What a caller asks to be hard, see [`Log::wait_hard`] and [`Log::poll_hard`].
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     /// Everything up to here.
@@ -21,8 +21,6 @@ pub struct Need {
     /// As a leader, a thread may wait so long for company, unless somebody comes who will not. A task does not
     /// wait: it would hold up the others of its executor.
     pub company: Duration,
-    /// The caller is a thread that has nothing else to do: it waits inside the call.
-    pub is_parked: bool,
 }
 
 /// A task's place among those who wait for the log. Dropping it leaves the queue.
@@ -76,52 +74,45 @@ impl Log {
         self.poisoned.load(Ordering::Acquire)
     }
 
+    /// Waits on this thread until everything up to `need.ts` is hard, or will never be: writes and syncs itself if
+    /// nobody does. *Blocks*.
+    ///
+    /// # Errors
+    /// `Poisoned`: it may be hard, or not, or be so after the next open.
+    pub fn wait_hard(&self, need: Need) -> Result<()> {
+        let mut waited = false;
+        loop {
+            if let Some(answer) = self.answer(need, waited) {
+                return answer;
+            }
+            let Some(queue) = self.ask(need) else { continue };
+            if queue.leading || self.bells.has_leader(&queue.parked) {
+                self.wait_parked(queue, need);
+                waited = true;
+            } else {
+                self.lead_in_company(queue, need.company);
+            }
+        }
+    }
+
     /// Ready when everything up to `need.ts` is hard, or will never be.
     ///
-    /// The caller writes and syncs inside the call, if nobody does. Else a thread waits inside the call until the
-    /// batch is done, and a task, that of `cx`, is woken then.
+    /// The caller writes and syncs inside the call, if nobody does. Else the task of `cx` is woken when the batch is
+    /// done.
     ///
     /// *Cancel safety*: dropping `wait` leaves the queue; what was placed is written all the same.
     ///
     /// # Errors
-    /// `Poisoned`: it may be hard, or not, or be so after the next open.
+    /// As [`wait_hard`](Log::wait_hard).
     pub fn poll_hard(self: &Arc<Self>, need: Need, cx: &mut Context<'_>, wait: &mut HardWait) -> Poll<Result<()>> {
-        let mut waited = wait.place.is_some();
+        let waited = wait.place.is_some();
         loop {
-            let woken = waited && mutant!("follower-acknowledged-by-any-sync");
-            if self.is_hard(need.ts, need.hardness) || woken {
-                return Poll::Ready(Ok(()));
+            if let Some(answer) = self.answer(need, waited) {
+                return Poll::Ready(answer);
             }
-            if let Err(poisoned) = self.check() {
-                // Again: it may have become hard just before the log was closed, or failed.
-                let hard = self.is_hard(need.ts, need.hardness) || waited && mutant!("follower-misses-failure");
-                return Poll::Ready(if hard { Ok(()) } else { Err(poisoned) });
-            }
-            // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
-            let cause = if mutant!("no-poison-after-error") { self.cause.lock().take() } else { None };
-            if let Some(cause) = cause {
-                return Poll::Ready(Err(WalError::Poisoned(cause)));
-            }
-            // Cloned under no latch: it is foreign code.
-            let waker = (!need.is_parked).then(|| cx.waker().clone());
-            let mut queue = self.queue.lock();
-            // Again under the latch, under which both move: no wake-up is lost.
-            if self.is_hard(need.ts, need.hardness) || self.is_poisoned() {
-                continue;
-            }
-            if need.hardness == Hardness::Synced {
-                queue.wanted_synced = queue.wanted_synced.max(need.ts);
-            }
-            self.hurry(&mut queue, need.company);
-            if need.is_parked && (queue.leading || self.bells.has_leader(&queue.parked)) {
-                self.wait_parked(queue, need);
-                waited = true;
-                continue;
-            }
-            let Some(waker) = waker else {
-                self.lead_in_company(queue, need.company);
-                continue;
-            };
+            // Under no latch: it is foreign code.
+            let waker = cx.waker().clone();
+            let Some(mut queue) = self.ask(need) else { continue };
             if !queue.leading {
                 self.lead(queue);
                 continue;
@@ -131,6 +122,36 @@ impl Log {
             drop(replaced);
             return Poll::Pending;
         }
+    }
+
+    /// What there is to say without the queue's latch.
+    fn answer(&self, need: Need, waited: bool) -> Option<Result<()>> {
+        let woken = waited && mutant!("follower-acknowledged-by-any-sync");
+        if self.is_hard(need.ts, need.hardness) || woken {
+            return Some(Ok(()));
+        }
+        if let Err(poisoned) = self.check() {
+            // Again: it may have become hard just before the log was closed, or failed.
+            let hard = self.is_hard(need.ts, need.hardness) || waited && mutant!("follower-misses-failure");
+            return Some(if hard { Ok(()) } else { Err(poisoned) });
+        }
+        // The fault is that the others go on; its own failure a leader must hear of, or it leads for ever.
+        let cause = if mutant!("no-poison-after-error") { self.cause.lock().take() } else { None };
+        cause.map(|cause| Err(WalError::Poisoned(cause)))
+    }
+
+    /// Says what is needed; `None` if there is something to say now.
+    fn ask(&self, need: Need) -> Option<MutexGuard<'_, Queue>> {
+        let mut queue = self.queue.lock();
+        // Again under the latch, under which both move: no wake-up is lost.
+        if self.is_hard(need.ts, need.hardness) || self.is_poisoned() {
+            return None;
+        }
+        if need.hardness == Hardness::Synced {
+            queue.wanted_synced = queue.wanted_synced.max(need.ts);
+        }
+        self.hurry(&mut queue, need.company);
+        Some(queue)
     }
 
     /// Parks until the batch is done that such a one waits for; if nobody is to lead it, leads it.

@@ -96,6 +96,11 @@ impl TxnInner {
                 })?
             }
         };
+        self.acknowledged(wait, ts).await
+    }
+
+    /// Step 7.
+    pub(super) async fn acknowledged(&self, wait: &Wait, ts: Ts) -> Result<Commit> {
         self.visible(wait, ts).await;
         self.harden(wait, ts).await?;
         Ok(self.committed(ts))
@@ -506,7 +511,7 @@ fn protect(txn: &TxnInner, owner: Option<&Owner<RecordRef>>) -> Result<()> {
 }
 
 /// At most how many bytes of log the write set takes.
-fn log_bound(body: &Body) -> usize {
+pub(super) fn log_bound(body: &Body) -> usize {
     body.writes.iter().map(|(key, write)| BodyWriter::bound(key.len(), write.pending.size_bound())).sum()
 }
 

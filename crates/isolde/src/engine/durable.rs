@@ -213,16 +213,20 @@ impl Core {
             Durability::Group { max_delay } => max_delay,
             _ => Duration::ZERO,
         };
-        let need = Need { ts, hardness, company, is_parked: wait.is_parked() };
-        let mut place = HardWait::default();
-        std::future::poll_fn(|cx| {
-            let polled = disk.log.poll_hard(need, cx, &mut place);
-            if polled.is_pending() {
-                wait.pending(Cause::Log);
-            }
-            polled
-        })
-        .await?;
+        let need = Need { ts, hardness, company };
+        if wait.is_parked() {
+            disk.log.wait_hard(need)?;
+        } else {
+            let mut place = HardWait::default();
+            std::future::poll_fn(|cx| {
+                let polled = disk.log.poll_hard(need, cx, &mut place);
+                if polled.is_pending() {
+                    wait.pending(Cause::Log);
+                }
+                polled
+            })
+            .await?;
+        }
         if hardness == Hardness::Written {
             disk.log.acknowledge(ts);
         }
@@ -293,6 +297,14 @@ impl TxnInner {
         Ok(disk.log.admit(log_bytes)?)
     }
 
+    /// The same, if that waits for nothing; what is refused is refused on the long way.
+    pub fn admit_at_once<'d>(&self, disk: &'d Disk, log_bytes: usize) -> Option<Reservation<'d>> {
+        if self.durability != Durability::None && !disk.log.process().is_this() {
+            return None;
+        }
+        disk.log.admit_at_once(log_bytes)
+    }
+
     /// What this transaction has seen must be hard before a result that it decided is given away.
     pub fn saw(&self, ts: Ts) {
         if self.core.disk.is_some() {
@@ -342,11 +354,20 @@ impl TxnInner {
     /// # Errors
     /// `OutcomeUnknown`: it is committed for everybody here, and may be gone after the next open.
     pub async fn harden(&self, wait: &Wait, ts: Ts) -> Result<()> {
-        match self.core.hard(wait, ts, self.durability).await {
-            Err(Error::Poisoned(_)) => Err(Error::OutcomeUnknown),
-            other => other,
-        }
+        self.core.hard(wait, ts, self.durability).await.map_err(outcome_unknown)
     }
+
+    /// The same, where nothing is to be waited for.
+    pub fn harden_at_once(&self, ts: Ts) -> Option<Result<()>> {
+        let Some(disk) = &self.core.disk else { return Some(Ok(())) };
+        let at_once = self.durability.hardness().is_none();
+        at_once.then(|| disk.acknowledge_at_once(ts).map_err(outcome_unknown))
+    }
+}
+
+/// After the commit has its place.
+fn outcome_unknown(error: Error) -> Error {
+    if matches!(error, Error::Poisoned(_)) { Error::OutcomeUnknown } else { error }
 }
 
 /// What a panic said, if it was text.
