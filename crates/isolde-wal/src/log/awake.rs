@@ -2,7 +2,8 @@
 //!
 //! To sleep and be woken is most of what a shared sync costs each of many threads. Where more of them wait than
 //! the processors can run anyway, a thread that lets the others run, again and again, finds its batch ended after
-//! a turn or two. It sleeps after all when it has yielded a few times; so nobody spins for a slow disk.
+//! a turn or two. It sleeps after all when it has yielded a few times. Where that happens for a few batches one after the
+//! other, the disk is slow, and all sleep at once.
 //!
 //! Who yields is served after everybody else, where who is woken is served soon. That is no loss while the others are
 //! of the same crowd, and a great one if they are not: a thread that only computes keeps the processor for
@@ -22,28 +23,39 @@ const YIELDS: usize = if cfg!(any(shuttle, loom)) { 1 } else { 16 };
 const CROWD: usize = 6;
 /// Whoever is back so late from a yield has let strangers run.
 const LONG: Duration = Duration::from_millis(2);
+/// The disk is slow when so many batches one after the other were yielded for in vain.
+const SLOW: u64 = 4;
 /// For so many batches all sleep then, the first time and at most.
 const ASLEEP: std::ops::RangeInclusive<u64> = 64..=16384;
 
 /// See the module.
-pub(super) struct Awake {
-    clock: SystemClock,
+pub(super) struct Awake<C = SystemClock> {
+    clock: C,
     crowd: usize,
     /// Those who wait for an earlier batch sleep.
     from: AtomicU64,
-    /// For how many batches that was, the last time.
-    asleep: Mutex<u64>,
+    /// How many batches were yielded for in vain since the last that was not.
+    vain: AtomicU64,
+    past: Mutex<Past>,
 }
 
-impl Default for Awake {
+#[derive(Default)]
+struct Past {
+    /// For how many batches all slept, the last time.
+    asleep: u64,
+    /// The last batch that was yielded for in vain.
+    vain: u64,
+}
+
+impl<C: Default> Default for Awake<C> {
     fn default() -> Self {
         let processors: usize = std::thread::available_parallelism().map_or(1, Into::into);
         let crowd = if cfg!(any(shuttle, loom)) { 1 } else { CROWD * processors };
-        Awake { clock: SystemClock::new(), crowd, from: AtomicU64::new(0), asleep: Mutex::new(0) }
+        Awake { clock: C::default(), crowd, from: AtomicU64::new(0), vain: AtomicU64::new(0), past: Mutex::default() }
     }
 }
 
-impl Awake {
+impl<C: Clock> Awake<C> {
     /// Whether so many who wait keep the processors busy.
     pub fn is_crowd(&self, waiting: usize) -> bool {
         waiting >= self.crowd
@@ -61,66 +73,102 @@ impl Awake {
             thread::yield_now();
             let now = self.clock.now();
             if now.saturating_sub(before) > LONG {
-                return self.took_long(batch);
+                return self.sleep_after(&mut self.past.lock(), batch);
             }
             if over() {
+                if self.vain.load(Ordering::Relaxed) > 0 {
+                    self.vain.store(0, Ordering::Relaxed);
+                }
                 return;
             }
             before = now;
         }
+        self.yielded_in_vain(batch);
     }
 
-    /// Somebody let others run, while it waited for this batch, and strangers did.
     #[cold]
-    fn took_long(&self, batch: u64) {
-        let mut asleep = self.asleep.lock();
+    fn yielded_in_vain(&self, batch: u64) {
+        let mut past = self.past.lock();
+        if batch <= past.vain {
+            return; // others have said so
+        }
+        past.vain = batch;
+        if self.vain.fetch_add(1, Ordering::Relaxed) + 1 >= SLOW {
+            self.vain.store(0, Ordering::Relaxed);
+            self.sleep_after(&mut past, batch);
+        }
+    }
+
+    /// To be awake for this batch has not paid: all sleep for a while, twice as long as the last time if that is not
+    /// long ago.
+    #[cold]
+    fn sleep_after(&self, past: &mut Past, batch: u64) {
         let from = self.from.load(Ordering::Relaxed);
         if batch < from {
             return; // others have said so of the same time
         }
-        let soon = batch - from < *asleep;
-        *asleep = if soon { (*asleep * 2).min(*ASLEEP.end()) } else { *ASLEEP.start() };
-        self.from.store(batch + *asleep, Ordering::Relaxed);
+        let soon = batch - from < past.asleep;
+        past.asleep = if soon { (past.asleep * 2).min(*ASLEEP.end()) } else { *ASLEEP.start() };
+        self.from.store(batch + past.asleep, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use isolde_types::ManualClock;
+
     use super::*;
 
     #[test]
-    fn who_has_met_strangers_sleeps_longer_each_time_that_they_are_still_there() {
-        let awake = Awake::default();
+    fn all_sleep_longer_each_time_that_it_still_does_not_pay() {
+        let awake = Awake::<ManualClock>::default();
         let from = || awake.from.load(Ordering::Relaxed);
-        awake.took_long(1000);
+        let sleep_after = |batch| awake.sleep_after(&mut awake.past.lock(), batch);
+        sleep_after(1000);
         assert_eq!(from(), 1064, "for the first time");
-        awake.took_long(1001);
+        sleep_after(1001);
         assert_eq!(from(), 1064, "of the same time");
-        awake.took_long(1100);
+        sleep_after(1100);
         assert_eq!(from(), 1100 + 128, "soon after");
-        awake.took_long(1228 + 128);
+        sleep_after(1228 + 128);
         assert_eq!(from(), 1228 + 128 + 64, "a while after");
-        let mut batch = from();
-        for _ in 0..10 {
-            awake.took_long(batch);
-            batch = from();
-        }
-        assert_eq!(from() - *awake.asleep.lock(), batch - 16384, "not for ever");
+        (0..20).for_each(|_| sleep_after(from()));
+        assert_eq!(awake.past.lock().asleep, 16384, "not for ever");
     }
 
     #[test]
-    fn only_a_crowd_waits_awake() {
-        let awake = Awake { crowd: 12, ..Awake::default() };
+    fn only_a_crowd_waits_awake_and_only_where_it_pays() {
+        let awake = Awake::<ManualClock> { crowd: 12, ..Awake::default() };
         awake.from.store(5, Ordering::Relaxed);
-        let looks = |batch, waiting| {
+        // How often it looks whether a batch has ended, which it does after so many yields.
+        let looks = |batch, waiting, yields| {
             let looks = std::cell::Cell::new(0);
-            awake.wait(batch, waiting, || looks.replace(looks.get() + 1) == 2);
+            awake.wait(batch, waiting, || looks.replace(looks.get() + 1) + 1 == yields);
             looks.get()
         };
-        assert_eq!((looks(5, 11), looks(4, 12)), (0, 0), "too few; strangers were met");
-        assert_eq!(looks(5, 12), 3, "until it is over");
-        let endless = std::cell::Cell::new(0);
-        awake.wait(5, 12, || endless.replace(endless.get() + 1) > 1000);
-        assert_eq!(endless.get(), YIELDS, "then it sleeps");
+        assert_eq!((looks(5, 11, 3), looks(4, 12, 3)), (0, 0), "too few; it did not pay");
+        assert_eq!(looks(5, 12, 3), 3, "until it is over");
+        assert_eq!(looks(6, 12, 100), YIELDS, "then it sleeps");
+
+        (7..9).for_each(|batch| assert_eq!(looks(batch, 12, 100), YIELDS));
+        assert_eq!(looks(9, 12, 3), 3, "three batches are none too many, if the next one ends soon");
+        (0..3).for_each(|_| assert_eq!(looks(10, 12, 100), YIELDS, "followers of one batch"));
+        (11..14).for_each(|batch| assert_eq!(looks(batch, 12, 100), YIELDS));
+        assert_eq!((looks(13 + 63, 12, 3), looks(13 + 64, 12, 3)), (0, 3), "four are: all slept for a while");
+
+        let strange = Awake::<Late> { crowd: 12, ..Awake::default() };
+        strange.wait(5, 12, || unreachable!("it sleeps at once"));
+        assert_eq!(strange.from.load(Ordering::Relaxed), 5 + 64, "strangers have run");
+    }
+
+    /// Whoever asks is late.
+    #[derive(Default)]
+    struct Late(ManualClock);
+
+    impl Clock for Late {
+        fn now(&self) -> Duration {
+            self.0.advance(LONG + Duration::from_nanos(1));
+            self.0.now()
+        }
     }
 }
