@@ -129,7 +129,7 @@ mod tests {
         db.sync().unwrap();
 
         let begun = |mode| [Durability::None, Durability::Sync].map(|durability| begun(&db, mode, durability));
-        let written = [Mode::Pessimistic, Mode::Optimistic].map(|mode| begun(mode));
+        let written = [Mode::Pessimistic, Mode::Optimistic].map(begun);
         log.fail("for this test");
         for txn in written.as_flattened() {
             let came = txn.inner().commit_at_once();
