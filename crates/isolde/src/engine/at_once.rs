@@ -95,11 +95,11 @@ impl TxnInner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Db, Durability, Isolation, Mode, Txn};
+    use crate::{Db, Durability, Mode, Txn};
 
     /// A transaction that has written.
     fn begun(db: &Db, mode: Mode, durability: Durability) -> Txn {
-        let txn = db.txn().isolation(Isolation::ReadCommitted).mode(mode).durability(durability).begin().unwrap();
+        let txn = db.txn().mode(mode).durability(durability).begin().unwrap();
         txn.put(format!("{mode:?} {durability:?}"), format!("{durability:?}")).unwrap();
         txn
     }
