@@ -12,7 +12,7 @@ pub use std::sync::{Arc, Weak};
 mod imp {
     pub use std::hint::spin_loop;
     pub use std::sync::atomic;
-    pub use std::sync::{Condvar, Mutex as CondvarMutex, MutexGuard as CondvarMutexGuard};
+    pub use std::sync::{Condvar, Mutex as CondvarMutex};
     pub use std::thread;
 
     pub use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -72,7 +72,7 @@ mod imp {
     use shuttle as backend;
 
     pub use backend::sync::atomic;
-    pub use backend::sync::{Condvar, Mutex as CondvarMutex, MutexGuard as CondvarMutexGuard};
+    pub use backend::sync::{Condvar, Mutex as CondvarMutex};
     pub use backend::sync::{MutexGuard, MutexGuard as BriefGuard, RwLockReadGuard, RwLockWriteGuard};
     pub use backend::thread;
 

@@ -267,8 +267,10 @@ impl Log {
 
     /// The same, if it waits for nothing and prepares nothing; `None` otherwise, and where it would be refused.
     pub fn admit_at_once(&self, body_len: usize) -> Option<Reservation<'_>> {
-        let may = !self.is_poisoned() && !self.full.load(Ordering::Relaxed);
-        self.segments.reserve_at_once(RECORD_HEADER.checked_add(body_len).filter(|_| may)?)
+        if self.is_poisoned() || self.full.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.segments.reserve_at_once(RECORD_HEADER.saturating_add(body_len))
     }
 
     /// Space for this very record, which may have become larger than was thought.

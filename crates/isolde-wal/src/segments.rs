@@ -172,7 +172,7 @@ impl Segments {
             return Err(WalError::TooLarge { bytes: record_len, limit: self.record_limit() });
         }
         let bytes = reservation(record_len);
-        while !(bytes <= SHORT && self.take_credit(bytes) || self.try_reserve(bytes)) {
+        while !(self.take_credit(bytes) || self.try_reserve(bytes)) {
             self.prepare(|space| space.fits(bytes, bytes, self.segment_bytes))?;
         }
         Ok(Reservation { segments: self, bytes })
@@ -180,14 +180,20 @@ impl Segments {
 
     /// The same from the credit alone: without a latch.
     pub fn reserve_at_once(&self, record_len: usize) -> Option<Reservation<'_>> {
+        if record_len > self.record_limit() {
+            return None;
+        }
         let bytes = reservation(record_len);
-        let reserved = record_len <= self.record_limit() && bytes <= SHORT && self.take_credit(bytes);
-        reserved.then(|| Reservation { segments: self, bytes })
+        self.take_credit(bytes).then(|| Reservation { segments: self, bytes })
     }
 
     fn take_credit(&self, bytes: u64) -> bool {
         // Relaxed: the number says nothing about other memory.
-        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| credit.checked_sub(bytes)).is_ok()
+        bytes <= SHORT
+            && self
+                .credit
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| credit.checked_sub(bytes))
+                .is_ok()
     }
 
     fn try_reserve(&self, bytes: u64) -> bool {

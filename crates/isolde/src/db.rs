@@ -77,8 +77,7 @@ impl Db {
     }
 
     pub(crate) fn new(core: Arc<Core>) -> Db {
-        let shares = Arc::new(Shares::new(Arc::clone(&core)));
-        Db { core, shares }
+        Db { core, shares: Arc::default() }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -87,7 +86,7 @@ impl Db {
 
     /// The core, for a transaction to hold.
     pub(crate) fn share(&self) -> &CoreRef {
-        self.shares.of_this_thread()
+        self.shares.of_this_thread(&self.core)
     }
 
     /// Options for one transaction: level, mode, label, read-only.

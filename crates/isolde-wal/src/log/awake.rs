@@ -12,9 +12,8 @@
 
 use std::time::Duration;
 
-use isolde_types::sync::Mutex;
 use isolde_types::sync::atomic::{AtomicU64, Ordering};
-use isolde_types::sync::thread;
+use isolde_types::sync::{Mutex, thread};
 use isolde_types::{Clock, SystemClock};
 
 /// How often a thread lets others run before it sleeps.

@@ -16,57 +16,48 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use isolde_types::sync::atomic::{AtomicU64, Ordering};
-use isolde_types::sync::{Condvar, CondvarMutex, CondvarMutexGuard};
+use isolde_types::sync::{Condvar, CondvarMutex};
 
 use super::awake::Awake;
 
 /// A number that only grows, and those who wait for it.
 #[derive(Default)]
 struct Bell {
-    /// What `state` says has ended, for who is awake.
-    heard: AtomicU64,
-    state: CondvarMutex<State>,
-    rings: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    ended: u64,
+    /// Grows under the latch, so that nobody falls asleep meanwhile; whoever is awake looks without.
+    ended: AtomicU64,
     /// How many sleep: to wake nobody is a call into the kernel, too.
-    sleepers: usize,
+    sleepers: CondvarMutex<usize>,
+    rings: Condvar,
 }
 
 impl Bell {
     fn has_rung(&self, batch: u64) -> bool {
         // Acquire: whoever hears it sees what the batch has done.
-        self.heard.load(Ordering::Acquire) >= batch
+        self.ended.load(Ordering::Acquire) >= batch
     }
 
     /// Waits asleep; not longer than `limit`, where there is one.
     fn wait(&self, batch: u64, limit: Option<Duration>) {
-        let mut state = self.latch();
-        state.sleepers += 1;
-        let early = |state: &mut State| state.ended < batch;
-        let mut state = match limit {
-            None => self.rings.wait_while(state, early).unwrap_or_else(PoisonError::into_inner),
-            Some(limit) => self.rings.wait_timeout_while(state, limit, early).unwrap_or_else(PoisonError::into_inner).0,
+        let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        *sleepers += 1;
+        let early = |_: &mut usize| !self.has_rung(batch);
+        let mut sleepers = match limit {
+            None => self.rings.wait_while(sleepers, early).unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => {
+                self.rings.wait_timeout_while(sleepers, limit, early).unwrap_or_else(PoisonError::into_inner).0
+            }
         };
-        state.sleepers -= 1;
+        *sleepers -= 1;
     }
 
     fn ring(&self, batch: u64) {
-        let mut state = self.latch();
-        state.ended = batch.max(state.ended);
-        self.heard.store(state.ended, Ordering::Release);
-        let sleep = state.sleepers > 0;
-        drop(state);
+        let sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ended.fetch_max(batch, Ordering::Release);
+        let sleep = *sleepers > 0;
+        drop(sleepers);
         if sleep {
             self.rings.notify_all();
         }
-    }
-
-    fn latch(&self) -> CondvarMutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

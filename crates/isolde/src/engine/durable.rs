@@ -289,9 +289,7 @@ impl Drop for Core {
 impl TxnInner {
     /// Before a commit takes its place: that its record, of at most `log_bytes`, can be appended.
     pub fn admit<'d>(&self, disk: &'d Disk, log_bytes: usize) -> Result<Reservation<'d>> {
-        if self.durability != Durability::None {
-            // Asking the kernel takes 150 ns, a tenth of a commit that waits for nothing: that one is not told
-            // that it is in a child of fork, but its batch is not written.
+        if self.is_told_of_forks() {
             disk.log.process().check()?;
         }
         Ok(disk.log.admit(log_bytes)?)
@@ -299,10 +297,16 @@ impl TxnInner {
 
     /// The same, if that waits for nothing; what is refused is refused on the long way.
     pub fn admit_at_once<'d>(&self, disk: &'d Disk, log_bytes: usize) -> Option<Reservation<'d>> {
-        if self.durability != Durability::None && !disk.log.process().is_this() {
+        if self.is_told_of_forks() && !disk.log.process().is_this() {
             return None;
         }
         disk.log.admit_at_once(log_bytes)
+    }
+
+    /// Asking the kernel takes 150 ns, a tenth of a commit that waits for nothing: that one is not told that it is in
+    /// a child of fork, but its batch is not written.
+    fn is_told_of_forks(&self) -> bool {
+        self.durability != Durability::None
     }
 
     /// What this transaction has seen must be hard before a result that it decided is given away.

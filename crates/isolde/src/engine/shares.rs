@@ -39,21 +39,14 @@ impl Deref for CoreRef {
 }
 
 /// The shares of a database, each made when a thread first wants it: a database is opened fast.
-pub(crate) struct Shares {
-    core: Arc<Core>,
-    shares: [OnceLock<CoreRef>; SHARES],
-}
+#[derive(Default)]
+pub(crate) struct Shares([OnceLock<CoreRef>; SHARES]);
 
 impl Shares {
-    pub fn new(core: Arc<Core>) -> Shares {
-        Shares { core, shares: Default::default() }
-    }
-
-    /// The one to begin a transaction with.
+    /// The one of this core, always the same, to begin a transaction with.
     #[inline]
-    pub fn of_this_thread(&self) -> &CoreRef {
-        let share = &self.shares[thread_number() % SHARES];
-        share.get_or_init(|| CoreRef(Arc::new(Share(Arc::clone(&self.core)))))
+    pub fn of_this_thread(&self, core: &Arc<Core>) -> &CoreRef {
+        self.0[thread_number() % SHARES].get_or_init(|| CoreRef(Arc::new(Share(Arc::clone(core)))))
     }
 }
 
