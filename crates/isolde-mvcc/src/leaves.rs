@@ -431,10 +431,14 @@ impl<C: RecordCell> Leaves<C> {
     /// order; `false` when the span is done.
     pub fn rows(&self, cursor: &mut Cursor<C>, at: ReadAt, wanted: Option<usize>, out: &mut Rows) -> bool {
         out.reserve(wanted);
+        let begins = cursor.leaf.is_none();
         let mut left = wanted;
         let more = self.visit_some(cursor, |entries| {
             let (stretch, behind) = next_stretch(entries, wanted);
             left = wanted.map(|wanted| wanted - stretch.len());
+            if begins {
+                prefetch_chains(stretch);
+            }
             out.read(stretch, next_stretch(behind, left).0, at);
             stretch.len()
         });

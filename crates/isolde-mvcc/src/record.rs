@@ -280,9 +280,12 @@ impl<C: RecordCell> Record<C> {
         prefetch(&self.shared);
     }
 
-    /// The chain, latched.
-    pub(crate) fn latch(&self) -> BriefGuard<'_, Chain> {
-        self.chain.lock()
+    /// The chain, latched, and what a clone of its newest value meets prefetched.
+    #[inline]
+    pub(crate) fn latch_and_prefetch(&self) -> BriefGuard<'_, Chain> {
+        let chain = self.chain.lock();
+        chain.prefetch_newest();
+        chain
     }
 
     /// Enters the sweeper's queue; `false` if it is there already.

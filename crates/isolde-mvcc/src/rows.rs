@@ -1,5 +1,7 @@
 //! Rows that were read ahead: a stretch of a leaf at a time.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use isolde_types::{RecordCell, RowKey};
 use smallvec::SmallVec;
@@ -17,8 +19,8 @@ pub(crate) const STRETCH_MAX: usize = 32;
 /// Rows that were read and not handed out.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// The last in key order first: the next to be handed out is at the end.
-    rows: Vec<(RowKey, Bytes)>,
+    /// In key order.
+    rows: VecDeque<(RowKey, Bytes)>,
 }
 
 impl Rows {
@@ -31,12 +33,12 @@ impl Rows {
     /// Takes the first row.
     #[inline]
     pub fn pop_front(&mut self) -> Option<(RowKey, Bytes)> {
-        self.rows.pop()
+        self.rows.pop_front()
     }
 
     /// Takes the last row.
     pub fn pop_back(&mut self) -> Option<(RowKey, Bytes)> {
-        (!self.is_empty()).then(|| self.rows.remove(0))
+        self.rows.pop_back()
     }
 
     /// Makes room for the longest stretch of a scan of which so many rows are wanted.
@@ -44,25 +46,31 @@ impl Rows {
         self.rows.reserve_exact(wanted.map_or(STRETCH_MAX, |wanted| wanted.min(STRETCH_MAX)));
     }
 
-    /// Reads a stretch of records, and keeps the rows that `at` shows; those before were taken. Prefetches the
-    /// records that will be asked for next.
+    /// Reads a stretch of records, and keeps the rows that `at` shows; those before were taken. The records are
+    /// prefetched already; those that will be asked for next are now.
     ///
     /// The latches of a stretch are held together, so that the values' cache misses overlap and are not
     /// met one by one. Whoever holds one of them asks for no leaf, and for no record but of a larger key.
+    /// A processor has room for some ten misses and then stands still: so values are prefetched one with each latch,
+    /// the next records one with each row, and what is asked for first is met first.
     pub(crate) fn read<C: RecordCell>(&mut self, stretch: &[Entry<C>], next: &[Entry<C>], at: ReadAt) {
         debug_assert!(self.is_empty(), "rows are taken before more are read");
-        prefetch_chains(stretch);
-        let latched: SmallVec<[_; STRETCH_MAX]> = stretch.iter().map(|entry| entry.record().latch()).collect();
-        latched.iter().rev().for_each(|chain| chain.prefetch_newest());
-        prefetch_chains(next);
-        for (entry, chain) in stretch.iter().zip(&latched).rev() {
+        let latched: SmallVec<[_; STRETCH_MAX]> =
+            stretch.iter().map(|entry| entry.record().latch_and_prefetch()).collect();
+        let (with_rows, behind) = next.split_at(next.len().min(stretch.len()));
+        let mut with_rows = with_rows.iter();
+        for (entry, chain) in stretch.iter().zip(&latched) {
+            with_rows.next().into_iter().for_each(|next| next.record().prefetch_chain());
+            // That it is looked at here spares each row a way over the stack: pushing cannot come to grow the memory.
+            assert!(self.rows.len() < self.rows.capacity(), "there is room for a stretch");
             let Some(value) = chain.value(at) else { continue };
             let key = match entry.key_len() {
                 len @ 0..=PREFIX_BYTES => RowKey::inline(entry.prefix().to_be_bytes(), len),
                 _ => RowKey::from(entry.record().key().clone()),
             };
-            self.rows.push((key, value));
+            self.rows.push_back((key, value));
         }
+        prefetch_chains(behind);
     }
 }
 
