@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use isolde_locks::Handles;
 use isolde_mvcc::{OpenView, ReadAt, View};
 use isolde_types::sync::atomic::Ordering;
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
@@ -29,7 +30,7 @@ use isolde_wal::{
 };
 
 use super::wait::{Cause, Wait};
-use super::{Core, TxnInner};
+use super::{Core, RecordRef, TxnInner};
 use crate::error::{Error, Result};
 use crate::isolation::Access;
 use crate::trace;
@@ -350,6 +351,19 @@ impl TxnInner {
         self.core.hard(wait, ts, self.durability).await.map_err(outcome_unknown)
     }
 
+    /// What the commit has replaced stays at least until it is durable. One that waits for that looks again when it
+    /// goes, and nobody else need look for it; others leave it to the sweeper.
+    pub fn settle_later(&self, records: Handles<RecordRef>) {
+        let waits = self.core.disk.is_some() && self.durability.hardness() == Some(Hardness::Synced);
+        for record in records {
+            if !waits {
+                self.core.store.note_garbage(&record.0);
+            } else if self.core.store.claim_garbage(&record.0) {
+                self.body().unsettled = Some(record);
+            }
+        }
+    }
+
     /// The same, where nothing is to be waited for.
     pub fn harden_at_once(&self, ts: Ts) -> Option<Result<()>> {
         let Some(disk) = &self.core.disk else { return Some(Ok(())) };
@@ -402,6 +416,35 @@ impl Source for Rows<'_> {
 #[cfg(test)]
 mod tests {
     use crate::{Db, Durability, ErrorKind};
+
+    #[test]
+    fn what_a_synced_commit_has_replaced_goes_with_its_transaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::builder().path(folder.path()).no_threads().open().unwrap();
+        let kept = || (db.stats().records, db.stats().versions);
+        db.put("k", "1").unwrap();
+        db.put("k", "2").unwrap();
+        assert_eq!(kept(), (1, 1), "nobody else has looked for it");
+
+        let view = db.snapshot().unwrap();
+        db.put("k", "3").unwrap();
+        assert_eq!((kept(), view.get("k").unwrap().as_deref()), ((1, 2), Some(&b"2"[..])), "a view needs it");
+        drop(view);
+        (0..64).for_each(|_| db.put("other", "1").unwrap());
+        assert_eq!(kept(), (2, 2), "then it is the sweeper's");
+
+        let txn = db.begin().unwrap();
+        txn.put("k", "4").unwrap();
+        assert!(txn.inner().commit_at_once().is_err(), "it has to wait for the log");
+        db.txn().durability(Durability::None).run(|t| t.put("k", "5")).unwrap();
+        db.sync().unwrap();
+        assert!(kept().1 > 2, "one who has not looked yet");
+        drop(txn);
+        assert_eq!(kept(), (2, 2), "looks when he goes");
+
+        db.delete("k").unwrap();
+        assert_eq!(kept(), (1, 1), "a tombstone, too");
+    }
 
     #[test]
     fn a_forked_child_reads_and_writes_nothing() {
