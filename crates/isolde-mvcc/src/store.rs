@@ -209,8 +209,22 @@ impl<C: RecordCell> Store<C> {
 
     /// Notes a record for the sweeper: it has history to drop, a tombstone, or nothing at all.
     pub fn note_garbage(&self, record: &Arc<Record<C>>) {
-        if !record.cell().is_sealed() && record.enter_queue() {
+        if self.claim_garbage(record) {
             self.garbage.lock().push_back(Arc::clone(record));
+        }
+    }
+
+    /// Takes the record's place in the sweeper's queue, for a caller who will [settle](Store::settle_claimed) it himself;
+    /// `false` if it stands there already.
+    pub fn claim_garbage(&self, record: &Record<C>) -> bool {
+        !record.cell().is_sealed() && record.enter_queue()
+    }
+
+    /// What the sweeper would do with a record that was claimed.
+    pub fn settle_claimed(&self, record: &Arc<Record<C>>, live: &Live) {
+        record.leave_queue();
+        if self.collect_record(record, live, &mut Swept::default()) {
+            self.note_garbage(record);
         }
     }
 

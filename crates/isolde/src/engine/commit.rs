@@ -308,7 +308,7 @@ impl TxnInner {
         log_body.into_iter().for_each(BodyWriter::recycle);
         let records = held.locked.release();
         if settled.leaves_garbage {
-            records.iter().for_each(|record| self.core.store.note_garbage(&record.0));
+            self.settle_later(records);
         }
         self.end_committed(ts, held.owner, &held.placeholders);
         drop(wakers);

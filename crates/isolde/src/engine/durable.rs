@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use isolde_locks::Handles;
 use isolde_mvcc::{OpenView, ReadAt, View};
 use isolde_types::sync::atomic::Ordering;
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
@@ -29,7 +30,7 @@ use isolde_wal::{
 };
 
 use super::wait::{Cause, Wait};
-use super::{Core, TxnInner};
+use super::{Core, RecordRef, TxnInner};
 use crate::error::{Error, Result};
 use crate::isolation::Access;
 use crate::trace;
@@ -289,24 +290,13 @@ impl Drop for Core {
 impl TxnInner {
     /// Before a commit takes its place: that its record, of at most `log_bytes`, can be appended.
     pub fn admit<'d>(&self, disk: &'d Disk, log_bytes: usize) -> Result<Reservation<'d>> {
-        if self.is_told_of_forks() {
-            disk.log.process().check()?;
-        }
+        disk.log.process().check()?;
         Ok(disk.log.admit(log_bytes)?)
     }
 
     /// The same, if that waits for nothing; what is refused is refused on the long way.
     pub fn admit_at_once<'d>(&self, disk: &'d Disk, log_bytes: usize) -> Option<Reservation<'d>> {
-        if self.is_told_of_forks() && !disk.log.process().is_this() {
-            return None;
-        }
-        disk.log.admit_at_once(log_bytes)
-    }
-
-    /// Asking the kernel takes 150 ns, a tenth of a commit that waits for nothing: that one is not told that it is in
-    /// a child of fork, but its batch is not written.
-    fn is_told_of_forks(&self) -> bool {
-        self.durability != Durability::None
+        if disk.log.process().was_forked() { None } else { disk.log.admit_at_once(log_bytes) }
     }
 
     /// What this transaction has seen must be hard before a result that it decided is given away.
@@ -359,6 +349,19 @@ impl TxnInner {
     /// `OutcomeUnknown`: it is committed for everybody here, and may be gone after the next open.
     pub async fn harden(&self, wait: &Wait, ts: Ts) -> Result<()> {
         self.core.hard(wait, ts, self.durability).await.map_err(outcome_unknown)
+    }
+
+    /// What the commit has replaced stays at least until it is durable. One that waits for that looks again when it
+    /// goes, and nobody else need look for it; others leave it to the sweeper.
+    pub fn settle_later(&self, records: Handles<RecordRef>) {
+        let waits = self.core.disk.is_some() && self.durability.hardness() == Some(Hardness::Synced);
+        for record in records {
+            if !waits {
+                self.core.store.note_garbage(&record.0);
+            } else if self.core.store.claim_garbage(&record.0) {
+                self.body().unsettled = Some(record);
+            }
+        }
     }
 
     /// The same, where nothing is to be waited for.
@@ -415,6 +418,35 @@ mod tests {
     use crate::{Db, Durability, ErrorKind};
 
     #[test]
+    fn what_a_synced_commit_has_replaced_goes_with_its_transaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::builder().path(folder.path()).no_threads().open().unwrap();
+        let kept = || (db.stats().records, db.stats().versions);
+        db.put("k", "1").unwrap();
+        db.put("k", "2").unwrap();
+        assert_eq!(kept(), (1, 1), "nobody else has looked for it");
+
+        let view = db.snapshot().unwrap();
+        db.put("k", "3").unwrap();
+        assert_eq!((kept(), view.get("k").unwrap().as_deref()), ((1, 2), Some(&b"2"[..])), "a view needs it");
+        drop(view);
+        (0..64).for_each(|_| db.put("other", "1").unwrap());
+        assert_eq!(kept(), (2, 2), "then it is the sweeper's");
+
+        let txn = db.begin().unwrap();
+        txn.put("k", "4").unwrap();
+        assert!(txn.inner().commit_at_once().is_err(), "it has to wait for the log");
+        db.txn().durability(Durability::None).run(|t| t.put("k", "5")).unwrap();
+        db.sync().unwrap();
+        assert!(kept().1 > 2, "one who has not looked yet");
+        drop(txn);
+        assert_eq!(kept(), (2, 2), "looks when he goes");
+
+        db.delete("k").unwrap();
+        assert_eq!(kept(), (1, 1), "a tombstone, too");
+    }
+
+    #[test]
     fn a_forked_child_reads_and_writes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::builder().path(folder.path()).no_threads().open().unwrap();
@@ -429,14 +461,12 @@ mod tests {
         begun.put("k", "child").unwrap();
         process().pretend_forked();
         let before = files();
-        for durability in [Durability::Sync, Durability::Buffered] {
+        for durability in [Durability::Sync, Durability::Buffered, Durability::None] {
             let refused = db.txn().durability(durability).run(|t| t.put("k", "child"));
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::Forked, "{durability:?}");
         }
         assert_eq!(begun.commit().unwrap_err().kind(), ErrorKind::Forked);
         assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"parent"[..]));
-        // Not told, and never written.
-        db.txn().durability(Durability::None).run(|t| t.put("untold", "child")).unwrap();
         assert_eq!(db.sync().unwrap_err().kind(), ErrorKind::Forked);
         assert_eq!(db.checkpoint().unwrap_err().kind(), ErrorKind::Forked);
         assert_eq!(db.core().disk.as_ref().unwrap().close().unwrap_err().kind(), ErrorKind::Forked);
@@ -447,6 +477,5 @@ mod tests {
             .for_each(|(path, bytes)| std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap());
         let copy = Db::open(copy.path()).unwrap();
         assert_eq!(copy.get("k").unwrap().as_deref(), Some(&b"parent"[..]));
-        assert_eq!(copy.get("untold").unwrap(), None);
     }
 }

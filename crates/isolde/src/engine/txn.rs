@@ -61,6 +61,8 @@ pub(crate) struct Body {
     pub owner: Option<Arc<Owner<RecordRef>>>,
     /// The records of the write set, while its commit runs.
     pub locked: WriteRecords,
+    /// The record that its commit wrote, where what was replaced there stays until the commit is durable.
+    pub unsettled: Option<RecordRef>,
     status: Option<Arc<Status>>,
     view: Option<OpenView>,
     pub seldom: Option<Box<Seldom>>,
@@ -541,7 +543,10 @@ impl Drop for TxnInner {
     fn drop(&mut self) {
         let views = self.body.get_mut().take_views();
         self.end_views(views);
-        let Body { writes, reads, .. } = self.body.get_mut();
+        let Body { writes, reads, unsettled, .. } = self.body.get_mut();
+        if let Some(record) = unsettled.take() {
+            self.core.settle_claimed(&record);
+        }
         if !writes.is_empty() {
             let_go(std::mem::take(writes));
         }
