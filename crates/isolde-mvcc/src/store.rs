@@ -20,6 +20,9 @@ use crate::rows::Rows;
 use crate::status::Status;
 use crate::value::Packed;
 
+/// How many records the sweeper takes at once: no more than stay near.
+const SWEPT_TOGETHER: usize = 64;
+
 /// Records by key, and what nobody can see any more.
 pub struct Store<C: RecordCell> {
     points: Points<C>,
@@ -232,15 +235,22 @@ impl<C: RecordCell> Store<C> {
     /// dead, and notes again what still has something to drop.
     pub fn sweep(&self, live: &Live, budget: usize) -> Swept {
         let mut swept = Swept::default();
-        let noted: Vec<Arc<Record<C>>> = {
-            let mut garbage = self.garbage.lock();
-            let count = budget.min(garbage.len());
-            garbage.drain(..count).collect()
-        };
-        for record in noted {
-            record.leave_queue();
-            if self.collect_record(&record, live, &mut swept) {
-                self.note_garbage(&record);
+        let mut left = budget.min(self.garbage.lock().len());
+        while left > 0 {
+            let mut noted: Vec<Arc<Record<C>>> = {
+                let mut garbage = self.garbage.lock();
+                let count = left.min(SWEPT_TOGETHER).min(garbage.len());
+                garbage.drain(..count).collect()
+            };
+            left = if noted.is_empty() { 0 } else { left - noted.len() };
+            // Before the first of them is waited for: most were written long ago.
+            noted.iter().for_each(|record| record.prefetch());
+            noted.retain(|record| {
+                record.leave_queue();
+                self.collect_record(record, live, &mut swept) && self.claim_garbage(record)
+            });
+            if !noted.is_empty() {
+                self.garbage.lock().extend(noted);
             }
         }
         swept

@@ -11,6 +11,7 @@
 //! where a record comes to stand.
 
 use isolde_types::{LogBody, Ts};
+use prefetch_index::prefetch_index;
 
 use crate::record::record_len;
 
@@ -22,6 +23,10 @@ const RUN_BYTES: usize = if cfg!(any(test, shuttle, loom)) { 256 } else { 256 <<
 
 /// How many runs are kept for later batches: those of one that is large enough to be written by the log's thread.
 const SPARE_RUNS: usize = 5;
+
+/// How many cache lines of the next record are fetched ahead: a short one's.
+const NEXT_LINES: usize = 3;
+const LINE: usize = 64;
 
 /// A record that has its place in the order and not yet in the file.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +106,10 @@ impl Run {
     fn take(&mut self, placed: Placed, bytes: &[u8]) {
         self.records.push(placed);
         self.bytes.extend_from_slice(bytes);
+        // What the next record will be copied to: the log's thread had it last, and whoever leaves the queue's latch
+        // waits for it.
+        let end = self.bytes.len();
+        (1..=NEXT_LINES).for_each(|line| prefetch_index(&self.bytes, end + line * LINE));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::retry::{RetryHook, RetryPolicy};
 const SWEEP_EVERY: u64 = 16;
 /// After rounds that found nothing to drop it does so less often, down to a share of this power of two:
 /// what live views hold is held for long, and each look at it is a look at memory that is far away.
-const SWEEP_RARELY: u32 = 4;
+const SWEEP_RARELY: u32 = 6;
 /// How many records it looks at then.
 const SWEEP_BUDGET: usize = 64;
 

@@ -359,7 +359,8 @@ impl TxnInner {
             if !waits {
                 self.core.store.note_garbage(&record.0);
             } else if self.core.store.claim_garbage(&record.0) {
-                self.body().unsettled = Some(record);
+                let earlier = self.body().unsettled.replace(record);
+                debug_assert!(earlier.is_none(), "one key was written");
             }
         }
     }
