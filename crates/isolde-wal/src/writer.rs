@@ -96,7 +96,7 @@ impl Writer {
                 self.next_segment()?;
             }
             let header = self.header(kind, placed, self.at + (to - from) as u64);
-            run.bytes[to..][..RECORD_HEADER].copy_from_slice(&header);
+            run.bytes[to..][..RECORD_HEADER].as_chunks_mut().0.copy_from_slice(&header);
             to += placed.len;
             self.last_ts = placed.ts;
             if to - from >= CHUNK {
@@ -120,7 +120,7 @@ impl Writer {
         fits
     }
 
-    fn header(&self, kind: RecordKind, placed: &Placed, at: u64) -> [u8; RECORD_HEADER] {
+    fn header(&self, kind: RecordKind, placed: &Placed, at: u64) -> [[u8; 8]; RECORD_HEADER / 8] {
         let body_len = u32::try_from(placed.len - RECORD_HEADER).unwrap_or(u32::MAX); // admission refused larger ones
         let (body_checksum, commit_ts, durable) = (placed.body_checksum, placed.ts, self.durable);
         RecordHeader { kind, body_len, body_checksum, commit_ts, durable }
