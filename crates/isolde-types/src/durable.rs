@@ -10,8 +10,6 @@ use crate::{Ts, mutant};
 pub struct LogBody {
     /// Room for the record's header, then after-images, as the log's crate encodes them.
     pub bytes: Vec<u8>,
-    /// The checksum of the after-images.
-    pub checksum: u32,
     /// How much space in the log was reserved for it; given back when it is written.
     pub reserved: u64,
     /// It waits for no write and no sync: with its place it is as good as acknowledged.

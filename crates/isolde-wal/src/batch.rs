@@ -7,8 +7,8 @@
 //!
 //! Short bodies are copied behind one another, so that the leader writes a run as it stands, and the memory of the
 //! bodies stays with the threads that made them. A long one stays where it is: copying it would hold up everybody
-//! who waits for a place. The headers are filled in by the [`Writer`](crate::writer::Writer), who alone knows
-//! where a record comes to stand.
+//! who waits for a place. The headers are made by the [`Writer`](crate::writer::Writer), who alone knows
+//! where a record comes to stand; until then their room holds what is known of the record ([`Placed`]).
 
 use isolde_types::{LogBody, Ts};
 use prefetch_index::prefetch_index;
@@ -28,27 +28,48 @@ const SPARE_RUNS: usize = 5;
 const NEXT_LINES: usize = 3;
 const LINE: usize = 64;
 
-/// A record that has its place in the order and not yet in the file.
+/// What is known of a record before it has its place in the file. Until then it stands in the room for its header,
+/// as words of which each is where the header has it, too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed {
     pub ts: Ts,
     /// With its header.
     pub len: usize,
     pub body_checksum: u32,
-    pub reserved: u64,
 }
 
 impl Placed {
-    fn new(ts: Ts, body: &LogBody) -> Placed {
-        Placed { ts, len: record_len(body), body_checksum: body.checksum, reserved: body.reserved }
+    /// Writes it where the record begins. The time of its place in the order is written when it has it.
+    pub fn note_body(record: &mut [u8], body_checksum: u32) {
+        let len = record.len() as u64;
+        if let [first, second, ..] = record.as_chunks_mut().0 {
+            *first = len.to_le_bytes();
+            *second = u64::from(body_checksum).to_le_bytes();
+        }
+    }
+
+    fn note_ts(record: &mut [u8], ts: Ts) {
+        if let [_, _, third, ..] = record.as_chunks_mut().0 {
+            *third = ts.0.to_le_bytes();
+        }
+    }
+
+    /// Reads it where a record begins.
+    pub fn read(record: &[u8]) -> Placed {
+        let [len, body_checksum, ts] = match record.as_chunks().0 {
+            [first, second, third, ..] => [first, second, third].map(|word| u64::from_le_bytes(*word)),
+            _ => unreachable!("a record has room for its header"),
+        };
+        Placed { ts: Ts(ts), len: len as usize, body_checksum: body_checksum as u32 }
     }
 }
 
-/// Records behind one another; `bytes` has each with room for its header.
+/// Records behind one another, each with what is [known](Placed) of it in the room for its header.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    pub records: Vec<Placed>,
     pub bytes: Vec<u8>,
+    /// How much space in the log was reserved for them.
+    pub reserved: u64,
     is_copied: bool,
 }
 
@@ -67,21 +88,21 @@ impl Batch {
 
     /// Takes a record; the bytes of a long one with it. A new run is one of `spare`, if there is one.
     pub fn push(&mut self, ts: Ts, body: &mut LogBody, spare: &mut Vec<Run>) {
-        let placed = Placed::new(ts, body);
+        let len = record_len(body);
         self.records += 1;
-        self.bytes += placed.len;
-        if placed.len > SHORT {
-            let bytes = std::mem::take(&mut body.bytes);
-            self.runs.push(Run { records: vec![placed], bytes, is_copied: false });
+        self.bytes += len;
+        Placed::note_ts(&mut body.bytes, ts);
+        if len > SHORT {
+            self.runs.push(Run::of(std::mem::take(body)));
             return;
         }
-        let has_room = |run: &&mut Run| run.is_copied && run.bytes.len() + placed.len <= RUN_BYTES;
+        let has_room = |run: &&mut Run| run.is_copied && run.bytes.len() + len <= RUN_BYTES;
         if let Some(run) = self.runs.last_mut().filter(has_room) {
-            run.take(placed, &body.bytes);
+            run.take(body);
         } else {
             let mut run = spare.pop().unwrap_or_default();
             run.is_copied = true;
-            run.take(placed, &body.bytes);
+            run.take(body);
             self.runs.push(run);
         }
     }
@@ -90,8 +111,8 @@ impl Batch {
     pub fn recycle(self, spare: &mut Vec<Run>) {
         let copied = self.runs.into_iter().filter(|run| run.is_copied);
         for mut run in copied.take(SPARE_RUNS.saturating_sub(spare.len())) {
-            run.records.clear();
             run.bytes.clear();
+            run.reserved = 0;
             spare.push(run);
         }
     }
@@ -99,13 +120,13 @@ impl Batch {
 
 impl Run {
     /// One record alone.
-    pub fn of(ts: Ts, body: LogBody) -> Run {
-        Run { records: vec![Placed::new(ts, &body)], bytes: body.bytes, is_copied: false }
+    pub fn of(body: LogBody) -> Run {
+        Run { bytes: body.bytes, reserved: body.reserved, is_copied: false }
     }
 
-    fn take(&mut self, placed: Placed, bytes: &[u8]) {
-        self.records.push(placed);
-        self.bytes.extend_from_slice(bytes);
+    fn take(&mut self, body: &LogBody) {
+        self.reserved += body.reserved;
+        self.bytes.extend_from_slice(&body.bytes);
         // What the next record will be copied to: the log's thread had it last, and whoever leaves the queue's latch
         // waits for it.
         let end = self.bytes.len();
@@ -124,6 +145,16 @@ mod tests {
         writer.finish()
     }
 
+    fn placed(run: &Run) -> Vec<Placed> {
+        let mut rest = &run.bytes[..];
+        std::iter::from_fn(|| {
+            let placed = (!rest.is_empty()).then(|| Placed::read(rest))?;
+            rest = &rest[placed.len..];
+            Some(placed)
+        })
+        .collect()
+    }
+
     #[test]
     fn short_records_share_runs_and_long_ones_stay_where_they_are() {
         let (mut batch, mut spare) = (Batch::default(), Vec::new());
@@ -131,17 +162,17 @@ mod tests {
         for (ts, len) in (1..).zip(lens) {
             batch.push(Ts(ts), &mut body(len), &mut spare);
         }
-        let order: Vec<u64> = batch.runs.iter().flat_map(|run| &run.records).map(|placed| placed.ts.0).collect();
+        let order: Vec<u64> = batch.runs.iter().flat_map(placed).map(|placed| placed.ts.0).collect();
         assert_eq!(order, (1..=10).collect::<Vec<u64>>());
-        let of: Vec<usize> = batch.runs.iter().map(|run| run.records.len()).collect();
+        let of: Vec<usize> = batch.runs.iter().map(|run| placed(run).len()).collect();
         assert_eq!(of, [2, 1, 3, 3, 1], "runs are full before the next one begins");
         for run in &batch.runs {
-            assert_eq!(run.bytes.len(), run.records.iter().map(|placed| placed.len).sum::<usize>());
+            assert_eq!(run.bytes.len(), placed(run).iter().map(|placed| placed.len).sum::<usize>());
         }
         assert_eq!(batch.bytes, batch.runs.iter().map(|run| run.bytes.len()).sum::<usize>());
         assert_eq!(batch.records, lens.len());
         batch.recycle(&mut spare);
         assert_eq!(spare.len(), 3, "the memory of long records is not kept");
-        assert!(spare.iter().all(|run| run.bytes.is_empty() && run.records.is_empty()));
+        assert!(spare.iter().all(|run| run.bytes.is_empty() && run.reserved == 0));
     }
 }

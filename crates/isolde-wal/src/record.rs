@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use isolde_types::LogBody;
 
-use crate::batch::SHORT;
+use crate::batch::{Placed, SHORT};
 use crate::format::{Fields, RECORD_HEADER, put_varints};
 
 /// The operations of a body, one after the other, behind room for the record's header.
@@ -76,7 +76,10 @@ impl BodyWriter {
     /// The body, with its checksum.
     #[must_use]
     pub fn finish(self) -> LogBody {
-        LogBody { checksum: crc32c::crc32c(self.operations()), bytes: self.bytes, reserved: 0, at_once: false }
+        let checksum = crc32c::crc32c(self.operations());
+        let mut bytes = self.bytes;
+        Placed::note_body(&mut bytes, checksum);
+        LogBody { bytes, reserved: 0, at_once: false }
     }
 }
 
@@ -151,7 +154,7 @@ mod tests {
         BodyWriter::recycle(long);
         let short = body(b"v");
         assert_eq!(short.bytes.as_ptr(), pointer, "it is used again");
-        assert_eq!(short.bytes[..RECORD_HEADER], [0; RECORD_HEADER]);
+        assert_eq!(short.bytes[16..RECORD_HEADER], [0; 16], "behind what is known of the record");
         assert_eq!(short.bytes[RECORD_HEADER..], *b"\x02\x01kv");
     }
 

@@ -3,7 +3,7 @@
 use isolde_types::sync::Arc;
 use isolde_types::{Ts, mutant};
 
-use crate::batch::{Placed, Run};
+use crate::batch::{Batch, Placed, Run};
 use crate::error::{Result, WalError};
 use crate::format::{BLOCK, Lsn, RECORD_HEADER, RecordHeader, RecordKind, SegmentHeader, align_up};
 use crate::record::BodyWriter;
@@ -76,7 +76,7 @@ impl Writer {
         let mut reserved = 0;
         for run in runs {
             self.append_run(RecordKind::Commit, run)?;
-            reserved += run.records.iter().map(|placed| placed.reserved).sum::<u64>();
+            reserved += run.reserved;
         }
         // Only now, and together: what is reserved is in no segment yet, and what is left in this one is known again.
         self.segments.settle(self.left(), reserved);
@@ -86,7 +86,8 @@ impl Writer {
     /// Fills in the headers of a run, and writes it: in one piece, where it is short and fits.
     fn append_run(&mut self, kind: RecordKind, run: &mut Run) -> Result<()> {
         let (mut from, mut to) = (0, 0);
-        for placed in &run.records {
+        while to < run.bytes.len() {
+            let placed = Placed::read(&run.bytes[to..]);
             if !self.make_room(to - from, placed.len) {
                 self.write(&run.bytes[from..to])?;
                 from = to;
@@ -95,7 +96,7 @@ impl Writer {
                 }
                 self.next_segment()?;
             }
-            let header = self.header(kind, placed, self.at + (to - from) as u64);
+            let header = self.header(kind, &placed, self.at + (to - from) as u64);
             run.bytes[to..][..RECORD_HEADER].as_chunks_mut().0.copy_from_slice(&header);
             to += placed.len;
             self.last_ts = placed.ts;
@@ -146,8 +147,9 @@ impl Writer {
     /// Writes the marker of a clean close: everything before it is known to be on disk.
     pub fn mark(&mut self) -> Result<()> {
         self.sync()?;
-        let nothing = BodyWriter::default().finish();
-        self.append_run(RecordKind::Marker, &mut Run::of(self.last_ts, nothing))?;
+        let mut batch = Batch::default();
+        batch.push(self.last_ts, &mut BodyWriter::default().finish(), &mut Vec::new());
+        batch.runs.iter_mut().try_for_each(|run| self.append_run(RecordKind::Marker, run))?;
         self.sync()
     }
 
