@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use crossbeam_utils::CachePadded;
-use isolde_types::sync::{Arc, Mutex};
+use isolde_types::sync::{Arc, BriefMutex};
 use isolde_types::{Key, RecordCell, Span, Ts};
 
 use crate::chain::Size;
@@ -29,7 +29,7 @@ pub struct Store<C: RecordCell> {
     leaves: Leaves<C>,
     shared: Arc<Shared>,
     /// What the sweeper is to look at. Changed often, and nobody who looks a key up waits for its cache lines.
-    garbage: CachePadded<Mutex<VecDeque<Arc<Record<C>>>>>,
+    garbage: CachePadded<BriefMutex<VecDeque<Arc<Record<C>>>>>,
 }
 
 /// Whether something in a span has changed.
@@ -84,7 +84,7 @@ impl<C: RecordCell> Store<C> {
             points: Points::new(),
             leaves: Leaves::new(),
             shared: Arc::default(),
-            garbage: CachePadded::new(Mutex::new(VecDeque::new())),
+            garbage: CachePadded::new(BriefMutex::new(VecDeque::new())),
         }
     }
 
@@ -136,7 +136,7 @@ impl<C: RecordCell> Store<C> {
             None => {
                 if let Some(record) = self.find(key) {
                     record.restore(ts, None);
-                    self.note_garbage(&record);
+                    self.note_garbage(record);
                 }
             }
         }
@@ -211,9 +211,9 @@ impl<C: RecordCell> Store<C> {
     // --- collection ----------------------------------------------------------------------------------
 
     /// Notes a record for the sweeper: it has history to drop, a tombstone, or nothing at all.
-    pub fn note_garbage(&self, record: &Arc<Record<C>>) {
-        if self.claim_garbage(record) {
-            self.garbage.lock().push_back(Arc::clone(record));
+    pub fn note_garbage(&self, record: Arc<Record<C>>) {
+        if self.claim_garbage(&record) {
+            self.garbage.lock().push_back(record);
         }
     }
 
@@ -224,9 +224,9 @@ impl<C: RecordCell> Store<C> {
     }
 
     /// What the sweeper would do with a record that was claimed.
-    pub fn settle_claimed(&self, record: &Arc<Record<C>>, live: &Live) {
+    pub fn settle_claimed(&self, record: Arc<Record<C>>, live: &Live) {
         record.leave_queue();
-        if self.collect_record(record, live, &mut Swept::default()) {
+        if self.collect_record(&record, live, &mut Swept::default()) {
             self.note_garbage(record);
         }
     }
@@ -267,7 +267,7 @@ impl<C: RecordCell> Store<C> {
             more = self.next_batch(&mut cursor, &mut batch);
             for record in batch.drain(..) {
                 if self.collect_record(&record, live, &mut swept) {
-                    self.note_garbage(&record);
+                    self.note_garbage(record);
                 }
             }
         }

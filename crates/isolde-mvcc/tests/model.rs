@@ -111,7 +111,7 @@ fn run(steps: Vec<Step>) {
                 let (_, wakers, settled) = record.commit(value, &timeline, &mut None, || views.cached_live(&timeline));
                 wakers.wake();
                 if settled.leaves_garbage {
-                    store.note_garbage(&record);
+                    store.note_garbage(record);
                 }
             }
             Step::Write(visits, key, value) => {
@@ -125,7 +125,7 @@ fn run(steps: Vec<Step>) {
                 let (_, wakers) = timeline.commit_at_once(&status, None);
                 wakers.wake();
                 if visits == Visits::OneAndAHalf || record.settle(&views.cached_live(&timeline)).leaves_garbage {
-                    store.note_garbage(&record);
+                    store.note_garbage(record);
                 }
             }
             Step::Placeholder(key) => {
@@ -133,7 +133,7 @@ fn run(steps: Vec<Step>) {
                 if !states[states.len() - 1].contains_key(&key) {
                     assert_eq!(record.read(ReadAt::Newest, None).value, None);
                 }
-                store.note_garbage(&record);
+                store.note_garbage(record);
             }
             Step::OpenView => open.push(views.register(&timeline)),
             Step::CloseView(number) if !open.is_empty() => drop(open.swap_remove(number % open.len())),

@@ -471,7 +471,7 @@ impl TxnInner {
         // record's latch, and to wait there is to give the time slice away to all those who spin for the lock.
         for record in locked.iter() {
             if record.0.settle(&live).leaves_garbage {
-                self.core.store.note_garbage(&record.0);
+                self.core.store.note_garbage(Arc::clone(&record.0));
             }
         }
         self.remember(ts);

@@ -207,8 +207,8 @@ impl Core {
     }
 
     /// Drops what nobody can see of a record that was [claimed](Store::claim_garbage).
-    pub fn settle_claimed(&self, record: &RecordRef) {
-        self.store.settle_claimed(&record.0, &self.views.cached_live(&self.timeline));
+    pub fn settle_claimed(&self, record: RecordRef) {
+        self.store.settle_claimed(record.0, &self.views.cached_live(&self.timeline));
     }
 
     /// Drops every version and record that nobody can see.

@@ -357,7 +357,7 @@ impl TxnInner {
         let waits = self.core.disk.is_some() && self.durability.hardness() == Some(Hardness::Synced);
         for record in records {
             if !waits {
-                self.core.store.note_garbage(&record.0);
+                self.core.store.note_garbage(record.0);
             } else if self.core.store.claim_garbage(&record.0) {
                 let earlier = self.body().unsettled.replace(record);
                 debug_assert!(earlier.is_none(), "one key was written");

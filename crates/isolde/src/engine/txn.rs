@@ -456,7 +456,7 @@ impl TxnInner {
             self.core.locks.release_all(&owner);
         }
         for record in placeholders {
-            self.core.store.note_garbage(&record.0);
+            self.core.store.note_garbage(Arc::clone(&record.0));
         }
     }
 
@@ -545,7 +545,7 @@ impl Drop for TxnInner {
         self.end_views(views);
         let Body { writes, reads, unsettled, .. } = self.body.get_mut();
         if let Some(record) = unsettled.take() {
-            self.core.settle_claimed(&record);
+            self.core.settle_claimed(record);
         }
         if !writes.is_empty() {
             let_go(std::mem::take(writes));
