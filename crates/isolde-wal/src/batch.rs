@@ -13,6 +13,7 @@
 use isolde_types::{LogBody, Ts};
 use prefetch_index::prefetch_index;
 
+use crate::format::RECORD_HEADER;
 use crate::record::record_len;
 
 /// Longer records are not copied.
@@ -28,8 +29,12 @@ const SPARE_RUNS: usize = 5;
 const NEXT_LINES: usize = 3;
 const LINE: usize = 64;
 
-/// What is known of a record before it has its place in the file. Until then it stands in the room for its header,
-/// as words of which each is where the header has it, too.
+/// What is known of a record before it has its place in the file. Until then it stands in the room for its header, a
+/// word each.
+///
+/// The checksum of a long body is made by the committer, beside others. That of a short one is made by the writer:
+/// the committer has only just written the bytes, and a processor that reads what it has written in other pieces
+/// waits until all before is done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed {
     pub ts: Ts,
@@ -40,11 +45,12 @@ pub(crate) struct Placed {
 
 impl Placed {
     /// Writes it where the record begins. The time of its place in the order is written when it has it.
-    pub fn note_body(record: &mut [u8], body_checksum: u32) {
-        let len = record.len() as u64;
+    pub fn note_body(record: &mut [u8]) {
+        let len = record.len();
+        let checksum = if len > SHORT { body_checksum(record, len) } else { 0 };
         if let [first, second, ..] = record.as_chunks_mut().0 {
-            *first = len.to_le_bytes();
-            *second = u64::from(body_checksum).to_le_bytes();
+            *first = (len as u64).to_le_bytes();
+            *second = u64::from(checksum).to_le_bytes();
         }
     }
 
@@ -56,12 +62,18 @@ impl Placed {
 
     /// Reads it where a record begins.
     pub fn read(record: &[u8]) -> Placed {
-        let [len, body_checksum, ts] = match record.as_chunks().0 {
+        let [len, noted, ts] = match record.as_chunks().0 {
             [first, second, third, ..] => [first, second, third].map(|word| u64::from_le_bytes(*word)),
             _ => unreachable!("a record has room for its header"),
         };
-        Placed { ts: Ts(ts), len: len as usize, body_checksum: body_checksum as u32 }
+        let len = len as usize;
+        let body_checksum = if len > SHORT { noted as u32 } else { body_checksum(record, len) };
+        Placed { ts: Ts(ts), len, body_checksum }
     }
+}
+
+fn body_checksum(record: &[u8], len: usize) -> u32 {
+    crc32c::crc32c(record.get(RECORD_HEADER..len).unwrap_or_default())
 }
 
 /// Records behind one another, each with what is [known](Placed) of it in the room for its header.

@@ -73,12 +73,11 @@ impl BodyWriter {
         self.bytes.get(RECORD_HEADER..).unwrap_or_default()
     }
 
-    /// The body, with its checksum.
+    /// The body, ready to be given to the log.
     #[must_use]
     pub fn finish(self) -> LogBody {
-        let checksum = crc32c::crc32c(self.operations());
         let mut bytes = self.bytes;
-        Placed::note_body(&mut bytes, checksum);
+        Placed::note_body(&mut bytes);
         LogBody { bytes, reserved: 0, at_once: false }
     }
 }
