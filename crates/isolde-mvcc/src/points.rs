@@ -119,10 +119,13 @@ impl<C: RecordCell> Points<C> {
 const SLOTS_AHEAD: usize = 5;
 
 /// Prefetches the slots that a table is likely to look at for a hash: a look-up finds the number of a slot in one place and
-/// then waits for the slot in another, and so both come at once.
+/// then waits for the slot in another, and so both come at once. A small table is near as it is.
 #[inline]
 fn prefetch_slots<T>(table: &HashTable<T>, hash: u64) {
-    if let Some((slot, ahead)) = likely_slot(table, hash) {
+    const SMALL: usize = 2048;
+    if table.num_buckets() > SMALL
+        && let Some((slot, ahead)) = likely_slot(table, hash)
+    {
         prefetch_before(slot, ahead);
         prefetch_before(slot, ahead.wrapping_add(SLOTS_AHEAD));
     }
