@@ -57,10 +57,9 @@ impl Rows {
         debug_assert!(self.is_empty(), "rows are taken before more are read");
         let latched: SmallVec<[_; STRETCH_MAX]> =
             stretch.iter().map(|entry| entry.record().latch_and_prefetch()).collect();
-        let (with_rows, behind) = next.split_at(next.len().min(stretch.len()));
-        let mut with_rows = with_rows.iter();
+        let mut next = next.iter();
         for (entry, chain) in stretch.iter().zip(&latched) {
-            with_rows.next().into_iter().for_each(|next| next.record().prefetch_chain());
+            prefetch_chains(next.next().map_or(&[], std::slice::from_ref));
             // That it is looked at here spares each row a way over the stack: pushing cannot come to grow the memory.
             assert!(self.rows.len() < self.rows.capacity(), "there is room for a stretch");
             let Some(value) = chain.value(at) else { continue };
@@ -70,7 +69,7 @@ impl Rows {
             };
             self.rows.push_back((key, value));
         }
-        prefetch_chains(behind);
+        prefetch_chains(next.as_slice());
     }
 }
 

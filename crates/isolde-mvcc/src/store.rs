@@ -225,9 +225,8 @@ impl<C: RecordCell> Store<C> {
 
     /// What the sweeper would do with a record that was claimed.
     pub fn settle_claimed(&self, record: Arc<Record<C>>, live: &Live) {
-        record.leave_queue();
-        if self.collect_record(&record, live, &mut Swept::default()) {
-            self.note_garbage(record);
+        if self.collect_claimed(&record, live, &mut Swept::default()) {
+            self.garbage.lock().push_back(record);
         }
     }
 
@@ -242,13 +241,13 @@ impl<C: RecordCell> Store<C> {
                 let count = left.min(SWEPT_TOGETHER).min(garbage.len());
                 garbage.drain(..count).collect()
             };
-            left = if noted.is_empty() { 0 } else { left - noted.len() };
+            if noted.is_empty() {
+                break;
+            }
+            left -= noted.len();
             // Before the first of them is waited for: most were written long ago.
             noted.iter().for_each(|record| record.prefetch());
-            noted.retain(|record| {
-                record.leave_queue();
-                self.collect_record(record, live, &mut swept) && self.claim_garbage(record)
-            });
+            noted.retain(|record| self.collect_claimed(record, live, &mut swept));
             if !noted.is_empty() {
                 self.garbage.lock().extend(noted);
             }
@@ -273,6 +272,12 @@ impl<C: RecordCell> Store<C> {
         }
         self.shared.discard.flush();
         swept
+    }
+
+    /// Collects what a claimed record has; whether something is left and it is claimed again, for the queue.
+    fn collect_claimed(&self, record: &Arc<Record<C>>, live: &Live, swept: &mut Swept) -> bool {
+        record.leave_queue();
+        self.collect_record(record, live, swept) && self.claim_garbage(record)
     }
 
     /// Collects what a record has; whether something is left for later.

@@ -284,13 +284,14 @@ impl RecordHeader {
         // The place before the fields, so that one call makes the checksum: a call costs more than the bytes. As words,
         // because a processor waits for what is read in other pieces than it was written in.
         let (ts, durable) = (self.commit_ts.0, self.durable.0);
-        let fields = [
+        let checked = [
+            within(at),
             two(self.body_len, self.body_checksum),
             u64::from(kind) | ts << 32,
             ts >> 32 | durable << 32,
             durable >> 32,
         ];
-        let checked = Words([within(at), fields[0], fields[1], fields[2], fields[3]].map(u64::to_le_bytes));
+        let checked = Words(checked.map(u64::to_le_bytes));
         let checked = checked.0.as_flattened().split_at(PLACE + RECORD_HEADER - CHECKSUM).0;
         let checksum = crc32c::crc32c_append(shared_seed, checked);
         let words = [two(checksum, self.body_len), two(self.body_checksum, kind), ts, durable];

@@ -308,7 +308,7 @@ impl TxnInner {
         log_body.into_iter().for_each(BodyWriter::recycle);
         let records = held.locked.release();
         if settled.leaves_garbage {
-            self.settle_later(records);
+            records.into_iter().for_each(|record| self.settle_later(record));
         }
         self.end_committed(ts, held.owner, &held.placeholders);
         drop(wakers);

@@ -19,7 +19,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use isolde_locks::Handles;
 use isolde_mvcc::{OpenView, ReadAt, View};
 use isolde_types::sync::atomic::Ordering;
 use isolde_types::sync::{Arc, Mutex, Weak, thread};
@@ -353,15 +352,13 @@ impl TxnInner {
 
     /// What the commit has replaced stays at least until it is durable. One that waits for that looks again when it
     /// goes, and nobody else need look for it; others leave it to the sweeper.
-    pub fn settle_later(&self, records: Handles<RecordRef>) {
+    pub fn settle_later(&self, record: RecordRef) {
         let waits = self.core.disk.is_some() && self.durability.hardness() == Some(Hardness::Synced);
-        for record in records {
-            if !waits {
-                self.core.store.note_garbage(record.0);
-            } else if self.core.store.claim_garbage(&record.0) {
-                let earlier = self.body().unsettled.replace(record);
-                debug_assert!(earlier.is_none(), "one key was written");
-            }
+        if !waits {
+            self.core.store.note_garbage(record.0);
+        } else if self.core.store.claim_garbage(&record.0) {
+            let earlier = self.body().unsettled.replace(record);
+            debug_assert!(earlier.is_none(), "one key was written");
         }
     }
 
