@@ -3,7 +3,8 @@
 //! ```text
 //!  in_flight ─► {status, seq, value}      the one writer that holds the key's X lock
 //!  newest       @31 "c"                   inline: most keys have one version
-//!  older    ─► @20 "b" ─► @12 tombstone   strictly descending (I1)
+//!  second       @20 "b"                   inline: what is replaced mostly stays until its successor is durable
+//!  older    ─► @12 tombstone ─► @9 "a"    strictly descending (I1)
 //! ```
 //!
 //! "No version at all" is written as a tombstone at [`Ts::ZERO`]: the key was absent since the
@@ -29,9 +30,9 @@ use crate::value::Packed;
 pub(crate) struct Chain {
     newest: Committed,
     in_flight: Option<Box<InFlight>>,
+    /// The version before the newest. There are `older` ones only if there is this.
+    second: Committed,
     older: Option<Box<Older>>,
-    /// The time of the older version if there is exactly one, else zero: it is far away, and mostly stays.
-    only_older: Ts,
 }
 
 #[derive(Debug)]
@@ -58,15 +59,28 @@ pub(crate) struct InFlight {
 /// can run code of the user.
 #[derive(Debug, Default)]
 pub(crate) struct Removed {
+    /// Something committed, if only a tombstone.
+    pub(crate) committed: bool,
     in_flight: Option<Box<InFlight>>,
-    /// The value that was the newest; it is worth to be dropped together with others.
-    pub(crate) newest: Option<Packed>,
+    newest: Option<Packed>,
+    second: Option<Packed>,
     older: Option<Box<Older>>,
 }
 
 impl Removed {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.in_flight.is_none() && self.newest.is_none() && self.older.is_none()
+    /// Takes out the values of the newer versions: they are worth to be dropped together with others.
+    pub(crate) fn take_values(&mut self, mut each: impl FnMut(Packed)) {
+        if let Some(value) = self.newest.take() {
+            each(value);
+        }
+        if let Some(value) = self.second.take() {
+            each(value);
+        }
+    }
+
+    /// What is still to be dropped when the values are taken.
+    pub(crate) fn has_more(&self) -> bool {
+        self.in_flight.is_some() || self.older.is_some()
     }
 }
 
@@ -101,17 +115,31 @@ pub(crate) enum Garbage {
 impl Committed {
     const NOTHING: Committed = Committed { ts: Ts::ZERO, value: None };
 
+    fn is_none(&self) -> bool {
+        self.ts == Ts::ZERO
+    }
+
+    fn take(&mut self) -> Committed {
+        std::mem::take(self)
+    }
+
     fn found(&self) -> Found {
-        let version = if self.ts == Ts::ZERO { FoundVersion::None } else { FoundVersion::Committed(self.ts) };
+        let version = if self.is_none() { FoundVersion::None } else { FoundVersion::Committed(self.ts) };
         Found { version, value: bytes(&self.value) }
     }
 
     fn latest(&self) -> Latest {
-        if self.ts == Ts::ZERO { Latest::Nothing } else { Latest::Committed(self.ts, self.value.is_none()) }
+        if self.is_none() { Latest::Nothing } else { Latest::Committed(self.ts, self.value.is_none()) }
     }
 
     fn value_size(&self) -> usize {
         value_size(&self.value)
+    }
+}
+
+impl Default for Committed {
+    fn default() -> Self {
+        Self::NOTHING
     }
 }
 
@@ -158,7 +186,7 @@ impl InFlight {
 
 impl Chain {
     pub(crate) fn new() -> Chain {
-        Chain { newest: Committed::NOTHING, older: None, only_older: Ts::ZERO, in_flight: None }
+        Chain { newest: Committed::NOTHING, in_flight: None, second: Committed::NOTHING, older: None }
     }
 
     /// Prefetches what a clone of the newest committed value meets.
@@ -195,9 +223,15 @@ impl Chain {
     }
 
     fn committed_at(&self, at: Ts) -> &Committed {
-        let older = std::iter::successors(self.older.as_deref(), |older| older.next.as_deref());
-        let mut versions = std::iter::once(&self.newest).chain(older.map(|older| &older.version));
+        // The second is nothing, at the beginning of time, where there is none.
+        let mut versions = [&self.newest, &self.second].into_iter().chain(self.older());
         versions.find(|version| version.ts <= at).unwrap_or(&Committed::NOTHING)
+    }
+
+    /// The versions behind the second.
+    fn older(&self) -> impl Iterator<Item = &Committed> {
+        let older = std::iter::successors(self.older.as_deref(), |older| older.next.as_deref());
+        older.map(|older| &older.version)
     }
 
     /// Puts an in-flight version on top; replaces the one of the same transaction.
@@ -230,8 +264,8 @@ impl Chain {
         let mut removed = Removed::default();
         self.make_way(None, size, &mut removed);
         let (ts, live) = order();
-        self.stamp(ts, value, Some(&live), size, &mut removed);
         self.drop_unneeded(&live, size, &mut removed);
+        self.stamp(ts, value, Some(&live), size, &mut removed);
         removed
     }
 
@@ -243,7 +277,12 @@ impl Chain {
         let newest = Committed { ts, value };
         size.grow(1, newest.value_size());
         let earlier = std::mem::replace(self, Chain { newest, ..Chain::new() });
-        Removed { newest: earlier.newest.value, ..Removed::default() }
+        Removed {
+            newest: earlier.newest.value,
+            second: earlier.second.value,
+            older: earlier.older,
+            ..Removed::default()
+        }
     }
 
     /// Takes the in-flight version of this transaction away.
@@ -255,20 +294,30 @@ impl Chain {
     /// Stamps the in-flight version if its transaction is finished, then removes what I7 allows.
     pub(crate) fn prune(&mut self, live: &Live, size: &mut Size) -> Removed {
         let mut removed = Removed::default();
+        self.drop_unneeded(live, size, &mut removed);
         self.resolve(live, size, &mut removed);
         if mutant!("tombstone-dropped-before-what-it-hides") && self.newest.value.is_none() {
             self.resurrect(size);
         }
-        self.drop_unneeded(live, size, &mut removed);
         removed
     }
 
     /// Removes the versions behind the newest that nobody can see.
     fn drop_unneeded(&mut self, live: &Live, size: &mut Size, removed: &mut Removed) {
-        if self.older.is_none() || self.only_older > Ts::ZERO && live.needs(self.only_older, self.newest.ts) {
+        if self.second.is_none() {
             return;
         }
-        let mut newer = self.newest.ts;
+        self.drop_unneeded_older(live, size, removed);
+        if !live.needs(self.second.ts, self.newest.ts) {
+            size.shrink(1, self.second.value_size());
+            removed.second = self.second.take().value;
+            removed.committed = true;
+            self.refill(size);
+        }
+    }
+
+    fn drop_unneeded_older(&mut self, live: &Live, size: &mut Size, removed: &mut Removed) {
+        let mut newer = self.second.ts;
         let mut place = &mut self.older;
         while let Some(mut older) = place.take() {
             let ts = older.version.ts;
@@ -279,22 +328,27 @@ impl Chain {
                 *place = older.next.take();
                 older.next = removed.older.take();
                 removed.older = Some(older);
+                removed.committed = true;
             }
             newer = ts;
         }
-        self.only_older = match &self.older {
-            Some(older) if older.next.is_none() => older.version.ts,
-            _ => Ts::ZERO,
-        };
+    }
+
+    /// The second version is gone: the one behind it takes its place.
+    fn refill(&mut self, size: &mut Size) {
+        if let Some(mut older) = self.older.take() {
+            size.shrink(0, size_of::<Older>());
+            self.second = older.version.take();
+            self.older = older.next.take();
+        }
     }
 
     /// A seeded fault: the tombstone is dropped, and what stands behind it is the newest version.
     fn resurrect(&mut self, size: &mut Size) {
-        if let Some(mut older) = self.older.take() {
-            size.shrink(1, size_of::<Older>());
-            std::mem::swap(&mut self.newest, &mut older.version);
-            self.older = older.next.take();
-            self.only_older = Ts::ZERO;
+        if !self.second.is_none() {
+            size.shrink(1, 0);
+            self.newest = self.second.take();
+            self.refill(size);
         }
     }
 
@@ -315,21 +369,24 @@ impl Chain {
         let newest = Committed { ts, value };
         size.grow(1, newest.value_size());
         let earlier = std::mem::replace(&mut self.newest, newest);
-        if earlier.ts == Ts::ZERO {
+        if earlier.is_none() {
             return;
         }
         if live.is_none_or(|live| live.needs(earlier.ts, ts)) {
-            size.grow(0, size_of::<Older>());
-            self.only_older = if self.older.is_none() { earlier.ts } else { Ts::ZERO };
-            self.older = Some(Box::new(Older { version: earlier, next: self.older.take() }));
+            let before = std::mem::replace(&mut self.second, earlier);
+            if !before.is_none() {
+                size.grow(0, size_of::<Older>());
+                self.older = Some(Box::new(Older { version: before, next: self.older.take() }));
+            }
         } else {
             size.shrink(1, earlier.value_size());
             removed.newest = earlier.value;
+            removed.committed = true;
         }
     }
 
     pub(crate) fn garbage(&self) -> Garbage {
-        let is_clean = self.older.is_none() && self.newest.value.is_some();
+        let is_clean = self.second.is_none() && self.newest.value.is_some();
         if is_clean { Garbage::None } else { Garbage::Some }
     }
 
@@ -337,7 +394,7 @@ impl Chain {
     /// every live view sees.
     pub(crate) fn is_dead(&self, live: &Live) -> bool {
         self.in_flight.is_none()
-            && self.older.is_none()
+            && self.second.is_none()
             && self.newest.value.is_none()
             && self.newest.ts <= live.oldest()
     }
@@ -346,9 +403,11 @@ impl Chain {
     /// limit on write sets bounds them, and counting them up and down would cost as much as all the rest.
     pub(crate) fn size(&self) -> Size {
         let mut size = Size::default();
-        size.grow(i64::from(self.newest.ts != Ts::ZERO), self.newest.value_size());
-        for older in std::iter::successors(self.older.as_deref(), |older| older.next.as_deref()) {
-            size.grow(1, size_of::<Older>() + older.version.value_size());
+        for version in [&self.newest, &self.second] {
+            size.grow(i64::from(!version.is_none()), version.value_size());
+        }
+        for version in self.older() {
+            size.grow(1, size_of::<Older>() + version.value_size());
         }
         size
     }
@@ -359,9 +418,8 @@ impl Chain {
             State::Committed(ts) => Some(ts),
             _ => None,
         });
-        let newest = Some(self.newest.ts).filter(|ts| *ts != Ts::ZERO);
-        let older = std::iter::successors(self.older.as_deref(), |older| older.next.as_deref());
-        stamped.into_iter().chain(newest).chain(older.map(|older| older.version.ts)).collect()
+        let inline = [&self.newest, &self.second].into_iter().filter(|version| !version.is_none());
+        stamped.into_iter().chain(inline.chain(self.older()).map(|version| version.ts)).collect()
     }
 }
 
@@ -372,5 +430,32 @@ impl Drop for Older {
         while let Some(mut older) = next {
             next = older.next.take();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_version_stands_inline_and_further_ones_behind_it() {
+        let (mut chain, mut size) = (Chain::new(), Size::default());
+        // Commits one more version, while such views are live; gives the times of all, newest first.
+        let mut commit = |ts: u64, views: &[u64]| {
+            let live = Live::new(views.iter().copied().map(Ts), Ts(ts));
+            let removed = chain.commit(Some(Packed::copy(b"value")), || (Ts(ts), live), &mut size);
+            assert_eq!(size, chain.size());
+            let times: Vec<u64> = chain.timestamps().into_iter().map(|ts| ts.0).collect();
+            (times, removed.committed, chain.older().count())
+        };
+        assert_eq!(commit(1, &[]), (vec![1], false, 0));
+        assert_eq!(commit(2, &[]), (vec![2], true, 0), "nobody needs the first");
+        assert_eq!(commit(3, &[2]), (vec![3, 2], false, 0), "a view needs the second");
+        assert_eq!(commit(4, &[2]), (vec![4, 2], true, 0), "what came between is nobody's");
+        assert_eq!(commit(5, &[2, 4]), (vec![5, 4, 2], false, 1));
+        assert_eq!(commit(6, &[2, 4, 5]), (vec![6, 5, 4, 2], false, 2));
+        assert_eq!(commit(7, &[2, 5]), (vec![7, 5, 2], true, 1), "one behind has gone, and the newest");
+        assert_eq!(commit(8, &[2]), (vec![8, 2], true, 0), "the last one takes the second's place");
+        assert_eq!(commit(9, &[]), (vec![9], true, 0));
     }
 }

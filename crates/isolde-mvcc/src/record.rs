@@ -188,7 +188,7 @@ impl<C: RecordCell> Record<C> {
         let mut settled = Settled { dropped: false, leaves_garbage: false };
         self.change(|chain, size| {
             let removed = chain.prune(live, size);
-            settled = Settled { dropped: !removed.is_empty(), leaves_garbage: chain.garbage() == Garbage::Some };
+            settled = Settled { dropped: removed.committed, leaves_garbage: chain.garbage() == Garbage::Some };
             removed
         });
         settled
@@ -216,7 +216,7 @@ impl<C: RecordCell> Record<C> {
                 (ordered.0, live())
             };
             let removed = chain.commit(value, order, size);
-            settled = Settled { dropped: !removed.is_empty(), leaves_garbage: chain.garbage() == Garbage::Some };
+            settled = Settled { dropped: removed.committed, leaves_garbage: chain.garbage() == Garbage::Some };
             removed
         });
         (ordered.0, ordered.1, settled)
@@ -226,11 +226,9 @@ impl<C: RecordCell> Record<C> {
     fn change(&self, change: impl FnOnce(&mut Chain, &mut Size) -> Removed) {
         let mut size = Size::default();
         let mut removed = change(&mut self.chain.lock(), &mut size);
-        if let Some(value) = removed.newest.take() {
-            self.shared.discard.discard(value);
-        }
+        removed.take_values(|value| self.shared.discard.discard(value));
         self.shared.counters.add(self.hash, size);
-        if !removed.is_empty() {
+        if removed.has_more() {
             let_go(removed);
         }
     }
