@@ -103,18 +103,18 @@ impl Batch {
         let len = record_len(body);
         self.records += 1;
         self.bytes += len;
-        Placed::note_ts(&mut body.bytes, ts);
         if len > SHORT {
+            Placed::note_ts(&mut body.bytes, ts);
             self.runs.push(Run::of(std::mem::take(body)));
             return;
         }
         let has_room = |run: &&mut Run| run.is_copied && run.bytes.len() + len <= RUN_BYTES;
         if let Some(run) = self.runs.last_mut().filter(has_room) {
-            run.take(body);
+            run.take(ts, body);
         } else {
             let mut run = spare.pop().unwrap_or_default();
             run.is_copied = true;
-            run.take(body);
+            run.take(ts, body);
             self.runs.push(run);
         }
     }
@@ -136,9 +136,12 @@ impl Run {
         Run { bytes: body.bytes, reserved: body.reserved, is_copied: false }
     }
 
-    fn take(&mut self, body: &LogBody) {
+    fn take(&mut self, ts: Ts, body: &LogBody) {
         self.reserved += body.reserved;
+        let begin = self.bytes.len();
         self.bytes.extend_from_slice(&body.bytes);
+        // Not before it is copied: a copy waits for what was written just before, in other pieces.
+        self.bytes.get_mut(begin..).into_iter().for_each(|record| Placed::note_ts(record, ts));
         // What the next record will be copied to: the log's thread had it last, and whoever leaves the queue's latch
         // waits for it.
         let end = self.bytes.len();
