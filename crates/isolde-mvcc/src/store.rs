@@ -22,6 +22,10 @@ use crate::value::Packed;
 
 /// How many records the sweeper takes at once: no more than stay near.
 const SWEPT_TOGETHER: usize = 64;
+/// How many records a share of sweeping is at most, but for its part of those that wait.
+const LARGEST_SHARE: usize = 1024;
+/// One in so many of those that wait is looked at with each share.
+const BACKLOG_SHARE: usize = 4096;
 
 /// Records by key, and what nobody can see any more.
 pub struct Store<C: RecordCell> {
@@ -29,7 +33,28 @@ pub struct Store<C: RecordCell> {
     leaves: Leaves<C>,
     shared: Arc<Shared>,
     /// What the sweeper is to look at. Changed often, and nobody who looks a key up waits for its cache lines.
-    garbage: CachePadded<BriefMutex<VecDeque<Arc<Record<C>>>>>,
+    garbage: CachePadded<BriefMutex<Garbage<C>>>,
+}
+
+/// Records that the sweeper is to look at.
+struct Garbage<C> {
+    queue: VecDeque<Arc<Record<C>>>,
+    /// How many were noted and not yet part of a [share](Store::sweep_share).
+    noted: usize,
+}
+
+impl<C> Garbage<C> {
+    fn note(&mut self, record: Arc<Record<C>>) {
+        self.queue.push_back(record);
+        self.noted += 1;
+    }
+
+    fn share(&mut self, least: usize) -> usize {
+        let noted = self.noted.min(self.queue.len());
+        let share = noted.min(LARGEST_SHARE).max(least);
+        self.noted = noted.saturating_sub(share);
+        share + self.queue.len() / BACKLOG_SHARE
+    }
 }
 
 /// Whether something in a span has changed.
@@ -84,7 +109,7 @@ impl<C: RecordCell> Store<C> {
             points: Points::new(),
             leaves: Leaves::new(),
             shared: Arc::default(),
-            garbage: CachePadded::new(BriefMutex::new(VecDeque::new())),
+            garbage: CachePadded::new(BriefMutex::new(Garbage { queue: VecDeque::new(), noted: 0 })),
         }
     }
 
@@ -213,7 +238,7 @@ impl<C: RecordCell> Store<C> {
     /// Notes a record for the sweeper: it has history to drop, a tombstone, or nothing at all.
     pub fn note_garbage(&self, record: Arc<Record<C>>) {
         if self.claim_garbage(&record) {
-            self.garbage.lock().push_back(record);
+            self.garbage.lock().note(record);
         }
     }
 
@@ -226,7 +251,7 @@ impl<C: RecordCell> Store<C> {
     /// What the sweeper would do with a record that was claimed.
     pub fn settle_claimed(&self, record: Arc<Record<C>>, live: &Live) {
         if self.collect_claimed(&record, live, &mut Swept::default()) {
-            self.garbage.lock().push_back(record);
+            self.garbage.lock().note(record);
         }
     }
 
@@ -234,12 +259,12 @@ impl<C: RecordCell> Store<C> {
     /// dead, and notes again what still has something to drop.
     pub fn sweep(&self, live: &Live, budget: usize) -> Swept {
         let mut swept = Swept::default();
-        let mut left = budget.min(self.garbage.lock().len());
+        let mut left = budget.min(self.garbage.lock().queue.len());
         while left > 0 {
             let mut noted: Vec<Arc<Record<C>>> = {
-                let mut garbage = self.garbage.lock();
-                let count = left.min(SWEPT_TOGETHER).min(garbage.len());
-                garbage.drain(..count).collect()
+                let queue = &mut self.garbage.lock().queue;
+                let count = left.min(SWEPT_TOGETHER).min(queue.len());
+                queue.drain(..count).collect()
             };
             if noted.is_empty() {
                 break;
@@ -249,15 +274,22 @@ impl<C: RecordCell> Store<C> {
             noted.iter().for_each(|record| record.prefetch());
             noted.retain(|record| self.collect_claimed(record, live, &mut swept));
             if !noted.is_empty() {
-                self.garbage.lock().extend(noted);
+                self.garbage.lock().queue.extend(noted);
             }
         }
         swept
     }
 
+    /// A committer's share of sweeping: as many records as were noted since the last one, at least `least`, and a few of
+    /// those that stand there. No more, because whoever writes a record again drops what was replaced at the least cost.
+    pub fn sweep_share(&self, live: &Live, least: usize) -> Swept {
+        let share = self.garbage.lock().share(least);
+        self.sweep(live, share)
+    }
+
     /// Looks at every record. Takes time in proportion to their number; others go on meanwhile.
     pub fn collect(&self, live: &Live) -> Swept {
-        let noted = self.garbage.lock().len();
+        let noted = self.garbage.lock().queue.len();
         let mut swept = self.sweep(live, noted);
         let mut cursor = self.cursor(&Span::all());
         let mut batch = Vec::new();
@@ -307,7 +339,7 @@ impl<C: RecordCell> Store<C> {
     /// Figures, each of a slightly different instant if others go on meanwhile.
     pub fn stats(&self) -> StoreStats {
         let Size { versions, bytes } = self.shared.counters.sum();
-        let queue = self.garbage.lock().capacity() * size_of::<usize>();
+        let queue = self.garbage.lock().queue.capacity() * size_of::<usize>();
         StoreStats {
             records: self.points.len(),
             versions: usize::try_from(versions).unwrap_or(0),

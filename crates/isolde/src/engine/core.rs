@@ -22,8 +22,8 @@ const SWEEP_EVERY: u64 = 16;
 /// After rounds that found nothing to drop it does so less often, down to a share of this power of two:
 /// what live views hold is held for long, and each look at it is a look at memory that is far away.
 const SWEEP_RARELY: u32 = 6;
-/// How many records it looks at then.
-const SWEEP_BUDGET: usize = 64;
+/// How many records a full database looks at for a write where nothing has changed.
+const FULL_BUDGET: usize = 64;
 
 /// A record as the lock manager holds it.
 #[derive(Clone)]
@@ -174,7 +174,7 @@ impl Core {
         let live = self.views.live(&self.timeline);
         let mut collected_at = self.collected_at.lock();
         match &*collected_at {
-            Some(before) if *before == live => return self.store.sweep(&live, SWEEP_BUDGET),
+            Some(before) if *before == live => return self.store.sweep(&live, FULL_BUDGET),
             Some(before) if before.holds_as_much_as(&live) => {
                 let swept = self.store.sweep(&live, usize::MAX);
                 *collected_at = Some(live);
@@ -199,7 +199,7 @@ impl Core {
         if (number / SWEEP_EVERY).trailing_zeros() < before {
             return;
         }
-        let swept = self.store.sweep(&self.views.cached_live(&self.timeline), SWEEP_BUDGET);
+        let swept = self.store.sweep_share(&self.views.cached_live(&self.timeline), SWEEP_EVERY as usize);
         let vain = if swept.dropped + swept.reclaimed > 0 { 0 } else { (before + 1).min(SWEEP_RARELY) };
         if vain != before {
             self.vain_sweeps.store(vain, Ordering::Relaxed);
@@ -256,20 +256,34 @@ mod tests {
         (0..KEYS).for_each(|n| db.put(key(n), "value").unwrap());
         assert!(core.make_room().looked_at >= KEYS, "the first looks at all");
         for _ in 0..10 {
-            assert!(core.make_room().looked_at <= super::SWEEP_BUDGET, "nothing has changed");
+            assert!(core.make_room().looked_at <= super::FULL_BUDGET, "nothing has changed");
         }
         let snapshot = db.snapshot().unwrap();
         (0..100).for_each(|n| db.delete(key(n)).unwrap());
         core.make_room();
         let swept = core.make_room();
-        assert!((swept.reclaimed, swept.looked_at <= super::SWEEP_BUDGET) == (0, true), "a view holds all: {swept:?}");
+        assert!((swept.reclaimed, swept.looked_at <= super::FULL_BUDGET) == (0, true), "a view holds all: {swept:?}");
         drop(snapshot);
         let before = core.store.stats().records;
         core.make_room();
         assert_eq!(core.store.stats().records, before - 100, "a view has ended: what it held goes");
         (100..200).for_each(|n| db.delete(key(n)).unwrap());
         let swept = core.make_room();
-        assert!(swept.looked_at <= 100 + super::SWEEP_BUDGET, "{swept:?}");
+        assert!(swept.looked_at <= 100 + super::FULL_BUDGET, "{swept:?}");
         assert_eq!(core.store.stats().records, before - 200, "what was deleted since goes at once");
+    }
+
+    #[test]
+    fn what_a_large_transaction_has_replaced_is_swept_by_a_few_small_ones() {
+        const KEYS: usize = 5_000;
+        let db = Db::builder().in_memory().open().unwrap();
+        let write_all = || db.txn().run(|t| (0..KEYS).try_for_each(|n| t.put(n.to_be_bytes(), "value")));
+        write_all().unwrap();
+        let snapshot = db.snapshot().unwrap();
+        write_all().unwrap();
+        assert_eq!(db.stats().versions as usize, 2 * KEYS, "the snapshot needs them");
+        drop(snapshot);
+        (0..200).for_each(|_| db.put("other", "value").unwrap());
+        assert_eq!(db.stats().versions as usize, KEYS + 1);
     }
 }
