@@ -25,7 +25,7 @@ const SWEPT_TOGETHER: usize = 64;
 /// How many records a share of sweeping is at most, but for its part of those that wait.
 const LARGEST_SHARE: usize = 1024;
 /// One in so many of those that wait is looked at with each share.
-const BACKLOG_SHARE: usize = 4096;
+const BACKLOG_SHARE: usize = 2048;
 
 /// Records by key, and what nobody can see any more.
 pub struct Store<C: RecordCell> {
@@ -280,8 +280,9 @@ impl<C: RecordCell> Store<C> {
         swept
     }
 
-    /// A committer's share of sweeping: as many records as were noted since the last one, at least `least`, and a few of
-    /// those that stand there. No more, because whoever writes a record again drops what was replaced at the least cost.
+    /// A committer's share of sweeping: as many records as were noted since the last one, but at least `least` and at most
+    /// a thousand or `least`, and a few of those that stand there. Not many more, because whoever writes a record again
+    /// drops what was replaced at the least cost.
     pub fn sweep_share(&self, live: &Live, least: usize) -> Swept {
         let share = self.garbage.lock().share(least);
         self.sweep(live, share)

@@ -259,7 +259,7 @@ impl TxnInner {
             self.install(&mut body, &status, None)?;
             let held = body.take_held();
             drop(body);
-            return Ok(self.after_flip(ts, held));
+            return Ok(self.after_flip(ts, held, WakeOnDrop::default()));
         }
         if self.policy.writes == WriteTiming::AtCommit && body.locked.len() == 1 && body.reads.is_empty() {
             return self.decide_in_one_visit(reservation, body);
@@ -277,8 +277,7 @@ impl TxnInner {
         if let Some(reservation) = reservation {
             reservation.placed();
         }
-        self.after_flip(ts, self.take_held());
-        drop(wakers);
+        self.after_flip(ts, self.take_held(), wakers);
         let_go(reads);
         Ok(ts)
     }
@@ -310,8 +309,9 @@ impl TxnInner {
         if settled.leaves_garbage {
             records.into_iter().for_each(|record| self.settle_later(record));
         }
-        self.end_committed(ts, held.owner, &held.placeholders);
+        self.give_back(held.owner, &held.placeholders);
         drop(wakers);
+        self.core.after_commit(ts, 1);
         Ok(ts)
     }
 
@@ -461,8 +461,9 @@ impl TxnInner {
         self.conflict(lost.kind, &lost.key, lost.span.as_ref(), lost.as_of, lost.latest)
     }
 
-    /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
-    fn after_flip(&self, ts: Ts, held: Held) -> Ts {
+    /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see. Others are woken when the
+    /// locks are back, and before time is spent on what is nobody's concern.
+    fn after_flip(&self, ts: Ts, held: Held, wakers: WakeOnDrop) -> Ts {
         let Held { owner, locked, placeholders, views } = held;
         // Its own view goes first: it needs no version any more, and would only hold back collection.
         self.end_views(views);
@@ -475,19 +476,17 @@ impl TxnInner {
             }
         }
         self.remember(ts);
+        let written = locked.len();
         drop(locked);
-        self.end_committed(ts, owner, &placeholders);
+        self.give_back(owner, &placeholders);
+        drop(wakers);
+        self.core.after_commit(ts, written);
         ts
     }
 
     /// Before the locks go: whoever loses against this commit is told its name.
     fn remember(&self, ts: Ts) {
         self.core.recent.remember(ts, self.known_id(), self.label.as_ref());
-    }
-
-    fn end_committed(&self, ts: Ts, owner: Option<Arc<Owner<RecordRef>>>, placeholders: &[RecordRef]) {
-        self.give_back(owner, placeholders);
-        self.core.after_commit(ts);
     }
 
     /// Gives back locks and registration; nothing is left to roll back.

@@ -17,8 +17,11 @@ use super::write_set::MergeOperator;
 use crate::error::{Error, Redact, Result, TooLarge};
 use crate::retry::{RetryHook, RetryPolicy};
 
-/// Every this many commits, a committer does some collection on the side.
+/// Every this many commits, and after each that wrote as many records, a committer does some collection on the side.
 const SWEEP_EVERY: u64 = 16;
+/// At least so many records it looks at then, or as many as it wrote: a few more than commits can note that each write
+/// one, so that what was left behind goes, too.
+const SWEEP_LEAST: usize = 18;
 /// After rounds that found nothing to drop it does so less often, down to a share of this power of two:
 /// what live views hold is held for long, and each look at it is a look at memory that is far away.
 const SWEEP_RARELY: u32 = 6;
@@ -187,10 +190,11 @@ impl Core {
         swept
     }
 
-    /// Does a bounded share of collection, every so many commits; this one is at `ts`.
-    pub fn after_commit(&self, ts: Ts) {
+    /// Does a share of collection, every so many commits and after large ones; this one is at `ts` and wrote so many
+    /// records.
+    pub fn after_commit(&self, ts: Ts, written: usize) {
         let number = ts.0;
-        if number % SWEEP_EVERY != SWEEP_EVERY - 1 {
+        if number % SWEEP_EVERY != SWEEP_EVERY - 1 && written < SWEEP_EVERY as usize {
             return;
         }
         self.expire_snapshots();
@@ -199,7 +203,7 @@ impl Core {
         if (number / SWEEP_EVERY).trailing_zeros() < before {
             return;
         }
-        let swept = self.store.sweep_share(&self.views.cached_live(&self.timeline), SWEEP_EVERY as usize);
+        let swept = self.store.sweep_share(&self.views.cached_live(&self.timeline), written.max(SWEEP_LEAST));
         let vain = if swept.dropped + swept.reclaimed > 0 { 0 } else { (before + 1).min(SWEEP_RARELY) };
         if vain != before {
             self.vain_sweeps.store(vain, Ordering::Relaxed);
@@ -274,16 +278,33 @@ mod tests {
     }
 
     #[test]
-    fn what_a_large_transaction_has_replaced_is_swept_by_a_few_small_ones() {
+    fn what_large_transactions_delete_is_swept_as_fast_as_it_comes() {
+        for size in [1, 15, 16, 100, 2_000] {
+            let db = Db::builder().in_memory().open().unwrap();
+            let key = |n: usize| n.to_be_bytes();
+            for round in 0..30 {
+                let write = |t: &crate::Txn| {
+                    (0..size).try_for_each(|n| t.put(key((round + 1) * size + n), "value"))?;
+                    (0..size).try_for_each(|n| t.delete(key(round * size + n)))
+                };
+                db.txn().run(write).unwrap();
+            }
+            let records = db.stats().records;
+            assert!(records <= 4 * size + 64, "{records} records, {size} keys");
+        }
+    }
+
+    #[test]
+    fn what_a_snapshot_has_held_is_swept_by_as_many_small_commits() {
         const KEYS: usize = 5_000;
         let db = Db::builder().in_memory().open().unwrap();
         let write_all = || db.txn().run(|t| (0..KEYS).try_for_each(|n| t.put(n.to_be_bytes(), "value")));
         write_all().unwrap();
         let snapshot = db.snapshot().unwrap();
         write_all().unwrap();
-        assert_eq!(db.stats().versions as usize, 2 * KEYS, "the snapshot needs them");
+        assert_eq!(db.stats().versions, 2 * KEYS, "the snapshot needs them");
         drop(snapshot);
-        (0..200).for_each(|_| db.put("other", "value").unwrap());
-        assert_eq!(db.stats().versions as usize, KEYS + 1);
+        (0..KEYS).for_each(|_| db.put("other", "value").unwrap());
+        assert_eq!(db.stats().versions, KEYS + 1);
     }
 }
