@@ -35,7 +35,7 @@ pub(crate) struct Chain {
     older: Option<Box<Older>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Committed {
     ts: Ts,
     value: Option<Packed>,
@@ -134,12 +134,6 @@ impl Committed {
 
     fn value_size(&self) -> usize {
         value_size(&self.value)
-    }
-}
-
-impl Default for Committed {
-    fn default() -> Self {
-        Self::NOTHING
     }
 }
 

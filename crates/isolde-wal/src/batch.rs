@@ -141,7 +141,7 @@ impl Run {
         let begin = self.bytes.len();
         self.bytes.extend_from_slice(&body.bytes);
         // Not before it is copied: a copy waits for what was written just before, in other pieces.
-        self.bytes.get_mut(begin..).into_iter().for_each(|record| Placed::note_ts(record, ts));
+        Placed::note_ts(&mut self.bytes[begin..], ts);
         // What the next record will be copied to: the log's thread had it last, and whoever leaves the queue's latch
         // waits for it.
         let end = self.bytes.len();

@@ -274,9 +274,7 @@ impl TxnInner {
             Ok(ordered) => ordered,
             Err(undone) => return Err(Undone { reads, ..undone }),
         };
-        if let Some(reservation) = reservation {
-            reservation.placed();
-        }
+        reservation.into_iter().for_each(Reservation::placed);
         self.after_flip(ts, self.take_held(), wakers);
         let_go(reads);
         Ok(ts)
@@ -301,17 +299,14 @@ impl TxnInner {
         let held = body.take_held();
         drop(body);
         self.remember(ts);
-        if let Some(reservation) = reservation {
-            reservation.placed();
-        }
+        reservation.into_iter().for_each(Reservation::placed);
         log_body.into_iter().for_each(BodyWriter::recycle);
         let records = held.locked.release();
         if settled.leaves_garbage {
             records.into_iter().for_each(|record| self.settle_later(record));
         }
         self.give_back(held.owner, &held.placeholders);
-        drop(wakers);
-        self.core.after_commit(ts, 1);
+        self.wake_and_sweep(wakers, ts, 1);
         Ok(ts)
     }
 
@@ -461,8 +456,7 @@ impl TxnInner {
         self.conflict(lost.kind, &lost.key, lost.span.as_ref(), lost.as_of, lost.latest)
     }
 
-    /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see. Others are woken when the
-    /// locks are back, and before time is spent on what is nobody's concern.
+    /// Step 6, and what is left to tidy: stamp the versions, drop those that nobody can see.
     fn after_flip(&self, ts: Ts, held: Held, wakers: WakeOnDrop) -> Ts {
         let Held { owner, locked, placeholders, views } = held;
         // Its own view goes first: it needs no version any more, and would only hold back collection.
@@ -479,14 +473,19 @@ impl TxnInner {
         let written = locked.len();
         drop(locked);
         self.give_back(owner, &placeholders);
-        drop(wakers);
-        self.core.after_commit(ts, written);
+        self.wake_and_sweep(wakers, ts, written);
         ts
     }
 
     /// Before the locks go: whoever loses against this commit is told its name.
     fn remember(&self, ts: Ts) {
         self.core.recent.remember(ts, self.known_id(), self.label.as_ref());
+    }
+
+    /// Others are woken when the locks are back, and before time is spent on what is nobody's concern.
+    fn wake_and_sweep(&self, wakers: WakeOnDrop, ts: Ts, written: usize) {
+        drop(wakers);
+        self.core.after_commit(ts, written);
     }
 
     /// Gives back locks and registration; nothing is left to roll back.
