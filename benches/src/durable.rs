@@ -90,7 +90,7 @@ fn filled(db: Db) -> Db {
 /// The ratios of a round that have a bound, and those that are there to compare with.
 struct Round {
     bound: [f64; 5],
-    reference: [f64; 2],
+    reference: [f64; 3],
     sync_micros: f64,
 }
 
@@ -136,7 +136,7 @@ impl Setting {
         let write = cpu_per_call(CALLS, |_| self.bare.write(RECORD_BYTES as u64), || ());
         Round {
             bound: [one / bare, many / one, hot_many / hot_one, none / memory, (buffered - memory) / write],
-            reference: [shared / bare, handed_on / bare],
+            reference: [shared / bare, handed_on / bare, many / shared],
             sync_micros: 1e6 / bare,
         }
     }
@@ -146,8 +146,8 @@ impl Setting {
 pub struct Figures {
     /// What has a bound.
     pub verdicts: Vec<Verdict>,
-    /// How many times as fast as the bare loop threads are that do nothing else.
-    pub references: [(&'static str, f64); 2],
+    /// How fast threads are that do nothing else, beside the bare loop and beside Isolde.
+    pub references: [(&'static str, f64); 3],
     /// Microseconds of a bare write and sync.
     pub sync_micros: f64,
 }
@@ -181,6 +181,7 @@ pub fn run(folder: &Path, rounds: usize) -> Figures {
     let references = [
         ("64 threads that only share syncs / bare loop", median_of(&|round| round.reference[0])),
         ("64 threads that hand a lock on, too / bare loop", median_of(&|round| round.reference[1])),
+        ("64 threads, Sync / 64 that only share syncs", median_of(&|round| round.reference[2])),
     ];
     Figures { verdicts, references, sync_micros: median_of(&|round| round.sync_micros) }
 }
